@@ -1,0 +1,10 @@
+AUDIT (
+  name amount_is_valid
+);
+
+/* NaN compares as greater than every number, so it needs a test of its own. */
+SELECT
+  *
+FROM @this_model
+WHERE
+  @column < 0 OR ISNAN(@column::DOUBLE)

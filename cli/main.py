@@ -1,0 +1,135 @@
+"""`warehouse`: every verb, its help, and what its exit code means. Rooms are imported when their verb is called."""
+
+import os
+import sys
+import time
+
+import click
+
+EXIT_CODES = """\b
+Exit code: 0 all that was asked succeeded, 1 checks found something,
+2 a setting, declaration or argument is wrong, 3 a step failed."""
+
+
+class _Verbs(click.Group):
+    """Verbs in the order in which a newcomer meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Verbs, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="startup-warehouse", prog_name="warehouse")
+def cli() -> None:
+    """The company's warehouse: load the sources, build the marts, check them, publish them.
+
+    `warehouse run` does all of it in order; each step is also a verb of its own and can be repeated at any time. Settings
+    come from the environment or from `.env` (`.env.example` lists them); everything local is kept in WAREHOUSE_HOME.
+    """
+
+
+@cli.command()
+@click.option("--due", is_flag=True, help="Load only the sources whose schedule asks for it now, for use by a scheduler.")
+def run(due: bool) -> None:
+    """Load, transform, check and publish, in this order, under the lease.
+
+    A step that fails stops the run: what readers see stays as it was, and the next run goes on from there. Findings of
+    the checks stop the publication of wrong data and end with exit code 1.
+    """
+    from cli.run import run_everything
+
+    run_everything(only_due=due)
+
+
+@cli.command()
+@click.argument("source")
+def load(source: str) -> None:
+    """Load one SOURCE (a module of pipelines/, for example `postgres`) into raw_<SOURCE>.
+
+    The first load reads whole tables, later ones read what changed. Personal data is pseudonymised before anything is
+    written. Every loaded package is kept in the landing zone.
+    """
+    from cli.run import load_one
+
+    load_one(source)
+
+
+@cli.command()
+@click.argument("source")
+def rebuild(source: str) -> None:
+    """Make the raw tables of a SOURCE anew from the landing zone alone, without asking the source."""
+    from cli.run import rebuild_one
+
+    rebuild_one(source)
+
+
+@cli.command()
+def transform() -> None:
+    """Plan and build the models of models/: staging views and marts, each audited. Shows seconds and audits per model."""
+    from cli.run import transform_all
+
+    transform_all()
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="One finding a line, as JSON, on standard output.")
+def check(as_json: bool) -> None:
+    """Check every contract of soda/ and the freshness of every source. Exit code 1 when something is found."""
+    from cli.run import check_all
+
+    check_all(as_json=as_json)
+
+
+@cli.command()
+def publish() -> None:
+    """Publish the marts as a read copy that Metabase and any DuckDB client open while the next run writes."""
+    from cli.run import publish_all
+
+    publish_all()
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+@click.option("--runs", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many of the last runs to show.")
+def status(as_json: bool, runs: int) -> None:
+    """What ran last, how it ended, how fresh each source is, and where to read. Works while a run is writing."""
+    from cli.status import show
+
+    show(runs, as_json=as_json)
+
+
+@cli.command()
+def doctor() -> None:
+    """Look at settings, declared files, connections, versions and disk; say what is wrong and how to mend it."""
+    from cli.doctor import examine
+
+    examine()
+
+
+def main() -> None:
+    """Run the command line; errors go to standard error with their mend, and set the exit code."""
+    os.environ["TZ"] = "UTC"  # every library's idea of local time is UTC too
+    time.tzset()
+    from warehouse.errors import WarehouseError
+
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except WarehouseError as error:
+        from warehouse.console import complain
+
+        complain(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        from warehouse.console import complain
+
+        complain(f"error: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}\n  mend: free space or mend permissions, and run again")
+        sys.exit(3)

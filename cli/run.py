@@ -1,0 +1,144 @@
+"""The verbs that do work, and the order of a scheduled run. Each is recorded in the ledger and holds the lease."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cli import tables
+from cli.demo_company import start_if_needed
+from warehouse import clock, ledger, storage
+from warehouse.console import log_to_file, logger, progress, say
+from warehouse.errors import FindingsFound, LeaseHeld
+from warehouse.lease import lease
+from warehouse.settings import settings
+
+if TYPE_CHECKING:
+    from monitoring.findings import Finding
+    from warehouse.ledger import Run
+
+
+def run_everything(*, only_due: bool) -> None:
+    """Load (all sources, or those that are due), transform, check, publish, record."""
+    from pipelines.declaration import sources
+    from pipelines.load import due, load
+
+    began = time.monotonic()
+    with _recorded("run --due" if only_due else "run") as run:
+        start_if_needed()
+        for source in sources():
+            if only_due and not due(source):
+                with run.step("load", source) as step:
+                    step.status, step.detail["why"] = "skipped", "not due"
+                continue
+            tables.loads(load(source, run))
+        _transform(run)
+        findings = _check(run)
+        tables.findings(findings)
+        wrong = [finding for finding in findings if finding.severity == "error"]
+        if wrong:
+            raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend="`warehouse check` lists them; mend the data or the rule and run again")
+        _publish(run)
+    tables.steps(run, time.monotonic() - began)
+
+
+def load_one(source: str) -> None:
+    """Load one source."""
+    from pipelines.load import load
+
+    with _recorded(f"load {source}") as run:
+        start_if_needed()
+        tables.loads(load(source, run))
+
+
+def rebuild_one(source: str) -> None:
+    """Make a source's raw tables anew from the landing zone."""
+    from pipelines.load import rebuild
+
+    with _recorded(f"rebuild {source}") as run:
+        tables.loads(rebuild(source, run))
+
+
+def transform_all() -> None:
+    """Plan and build the models."""
+    with _recorded("transform") as run:
+        _transform(run)
+
+
+def check_all(*, as_json: bool) -> None:
+    """Check contracts and freshness."""
+    with _recorded("check") as run:
+        findings = _check(run)
+        if as_json:
+            for finding in findings:
+                say(finding.as_json())
+        else:
+            tables.findings(findings)
+        wrong = [finding for finding in findings if finding.severity == "error"]
+        if wrong:
+            raise FindingsFound(f"{len(wrong)} findings.", mend="each names its query; mend the data at its source or the rule in soda/")
+
+
+def publish_all() -> None:
+    """Publish the marts."""
+    with _recorded("publish") as run:
+        _publish(run)
+
+
+def _transform(run: "Run") -> None:
+    from transform.build import build
+
+    with run.step("transform") as step, progress("building the models"):
+        built = build()
+        step.detail = {"planned": built.planned, "models": {model.name: round(model.seconds, 3) for model in built.models}}
+    tables.models(built)
+
+
+def _check(run: "Run") -> "list[Finding]":
+    from monitoring.check import check
+
+    with run.step("check") as step, progress("checking the contracts"):
+        findings = check()
+        step.rows_out = len(findings)
+        step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50]}
+        if any(finding.severity == "error" for finding in findings):
+            step.status = "findings"
+    return findings
+
+
+def _publish(run: "Run") -> None:
+    from serving.publish import publish
+
+    with run.step("publish") as step, progress("publishing"):
+        published = publish()
+        step.rows_in = sum(published.tables.values())
+        step.rows_out = sum(rows for table, rows in published.tables.items() if table in published.rewritten)
+        step.detail = {"rewritten": published.rewritten}
+    tables.published(published)
+
+
+@contextmanager
+def _recorded(command: str) -> "Iterator[Run]":
+    """Record a run in the ledger, hold the lease in it, and copy the ledger into the warehouse afterwards."""
+    try:
+        with ledger.run(command) as run:
+            settings().home.mkdir(parents=True, exist_ok=True)
+            log_to_file()
+            logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
+            with lease(command):
+                ledger.mark_interrupted()
+                yield run
+    finally:
+        _copy_ledger()
+
+
+def _copy_ledger() -> None:
+    """Best effort after the run has ended: a failure here is logged, and the next run copies what is missing."""
+    try:
+        if storage.exists():
+            with lease("ledger"), storage.open_warehouse() as connection:
+                ledger.copy_into(connection)
+    except LeaseHeld:
+        pass  # the run that holds it copies this one too when it ends
+    except Exception as error:  # the run's own result must stay what the operator sees
+        logger.warning("the ledger was not copied into the warehouse", extra={"fields": {"why": type(error).__name__, "at": str(clock.now())}})

@@ -1,0 +1,68 @@
+"""Results as tables for people; plain tab-separated lines when standard output is not a terminal."""
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from warehouse.console import say
+
+if TYPE_CHECKING:
+    from monitoring.findings import Finding
+    from pipelines.load import Loaded
+    from serving.publish import Published
+    from transform.build import Built
+    from warehouse.ledger import Run
+
+
+def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write one table: aligned with a title on a terminal, otherwise one tab-separated line a row under a `# title`."""
+    if not sys.stdout.isatty():
+        say(f"# {title}\t" + "\t".join(columns))
+        for row in rows:
+            say("\t".join(_text(value) for value in row))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        numeric = all(isinstance(row[index], int | float) or row[index] is None for row in rows)
+        table.add_column(column, justify="right" if numeric and rows else "left")
+    for row in rows:
+        table.add_row(*(_text(value) for value in row))
+    Console().print(table)
+
+
+def loads(loaded: "list[Loaded]") -> None:
+    """What was loaded."""
+    show("loaded", ("source", "table", "read", "written", "what"), [(one.source, one.table, one.rows_read, one.rows_written, one.window) for one in loaded])
+
+
+def models(built: "Built") -> None:
+    """What was built."""
+    title = "built (the code had changed)" if built.planned else "built"
+    show(title, ("model", "seconds", "audits"), [(model.name, round(model.seconds, 2), f"{model.audits_passed} passed") for model in built.models])
+
+
+def findings(found: "list[Finding]") -> None:
+    """What the checks found."""
+    rows = [(one.severity, one.table, one.column or "", one.check, one.observed, one.expected) for one in found]
+    show("checked: nothing found" if not found else "findings", ("severity", "table", "column", "check", "observed", "expected"), rows)
+
+
+def published(what: "Published") -> None:
+    """What readers see now."""
+    rows = [(table, count, "new" if table in what.rewritten else "unchanged") for table, count in what.tables.items()]
+    show(f"published: {what.read_copy}" if what.read_copy else "published: MotherDuck itself", ("mart", "rows", "content"), rows)
+
+
+def steps(run: "Run", seconds: float) -> None:
+    """How long each step took."""
+    rows: list[tuple[Any, ...]] = [(f"{step.name} {step.item}".strip(), step.status, step.rows_in, step.rows_out, round(step.seconds, 2)) for step in run.steps]
+    show("steps", ("step", "status", "rows in", "rows out", "seconds"), [*rows, ("all", "succeeded", None, None, round(seconds, 2))])
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) and sys.stdout.isatty() else str(value)

@@ -1,0 +1,1 @@
+"""Macros that models call with `@name(...)`."""

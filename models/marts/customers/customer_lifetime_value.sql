@@ -1,0 +1,57 @@
+MODEL (
+  name marts.customer_lifetime_value,
+  kind FULL,
+  owner data,
+  grain (user_id, currency),
+  depends_on (marts.user_dim),
+  references (user_id),
+  description 'What each customer has bought so far, per currency. Recency, frequency and T follow the customer-base literature: purchases of one day count once, and the observation ends on the last order day held.',
+  column_descriptions (
+    user_id = 'Key of the user; see marts.user_dim.',
+    currency = 'ISO 4217 code of the amounts; never add rows of different currencies.',
+    revenue = 'Sum of the revenue of all orders of the customer.',
+    orders = 'Number of orders of the customer.',
+    average_order_value = 'Revenue divided by orders, rounded to cents.',
+    first_order_date = 'UTC day of the first order.',
+    last_order_date = 'UTC day of the last order.',
+    frequency = 'Number of days with a purchase, less the first one.',
+    recency = 'Days between the first and the last purchase day.',
+    t = 'Days between the first purchase day and the end of the observation (the age of the customer).'
+  ),
+  audits (
+    not_null(columns := (user_id, currency, revenue)),
+    unique_combination_of_columns(columns := (user_id, currency)),
+    amount_is_valid(column := revenue),
+    reference_exists(column := user_id, parent := marts.user_dim, parent_column := user_id),
+    totals_match_order_facts
+  )
+);
+
+WITH observed_orders AS (
+  SELECT
+    user_id,
+    currency,
+    order_date,
+    revenue
+  FROM marts.order_facts
+), observation AS (
+  SELECT
+    MAX(order_date) AS end_date
+  FROM observed_orders
+)
+SELECT
+  o.user_id::BIGINT AS user_id,
+  o.currency::TEXT AS currency,
+  SUM(o.revenue)::DECIMAL(18, 2) AS revenue,
+  COUNT(*)::BIGINT AS orders,
+  ROUND(SUM(o.revenue) / COUNT(*), 2)::DECIMAL(18, 2) AS average_order_value,
+  MIN(o.order_date)::DATE AS first_order_date,
+  MAX(o.order_date)::DATE AS last_order_date,
+  (COUNT(DISTINCT o.order_date) - 1)::INT AS frequency,
+  DATE_DIFF('DAY', MIN(o.order_date), MAX(o.order_date))::INT AS recency,
+  DATE_DIFF('DAY', MIN(o.order_date), MAX(observation.end_date))::INT AS t
+FROM observed_orders AS o
+CROSS JOIN observation
+GROUP BY
+  o.user_id,
+  o.currency

@@ -1,0 +1,125 @@
+"""The policy: which columns are personal, and how a column that is not declared is recognised as personal."""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from warehouse.declared import read
+from warehouse.errors import UsageError
+from warehouse.settings import ROOT
+
+POLICY_FILE = ROOT / "privacy" / "policy.yaml"
+
+PersonalClass = Literal["email", "phone", "ssn", "name", "address", "ip", "birth_date", "free_text", "card", "id", "none"]
+Action = Literal["hmac", "mask", "redact", "drop", "keep"]
+
+
+class ColumnRule(BaseModel):
+    """What one column is and what is done with it."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    personal_class: PersonalClass = Field(alias="class")
+    action: Action
+    why: str | None = None
+
+    @model_validator(mode="after")
+    def _kept_for_a_reason(self) -> "ColumnRule":
+        if self.action == "keep" and self.personal_class != "none" and not self.why:
+            raise ValueError("a personal column is kept only with a reason: add `why: …`")
+        return self
+
+
+class Policy(BaseModel):
+    """The whole policy: `<source>.<table>` -> column -> rule."""
+
+    model_config = ConfigDict(extra="forbid")
+    columns: dict[str, dict[str, ColumnRule]]
+
+    def rules(self, source: str, table: str) -> dict[str, ColumnRule]:
+        """The rules of one table, by column name; empty when nothing of it is personal."""
+        return self.columns.get(f"{source}.{table}", {})
+
+
+@lru_cache(maxsize=2)
+def policy(path: Path = POLICY_FILE) -> Policy:
+    """The policy in force.
+
+    Raises:
+        DeclarationError: the file is missing or wrong; names key, value and what is allowed.
+    """
+    return read(path, Policy)
+
+
+# Names that mean personal data wherever they stand; matched on whole words of the column name.
+_NAMES: dict[PersonalClass, str] = {
+    "email": r"e_?mails?|email_?address|mail",
+    "phone": r"phones?|phone_?number|mobile|telephone|tel|cell|fax|whatsapp",
+    "ssn": r"ssn|social_?security(_?number)?|national_?id|tax_?id|passport(_?number)?|driving_?licen[cs]e",
+    "name": r"first_?name|last_?name|full_?name|given_?name|family_?name|surname|maiden_?name|middle_?name|display_?name",
+    "address": r"address(_?line)?_?\d*|street|postal_?code|post_?code|zip(_?code)?",
+    "ip": r"ip|ip_?addr(ess)?|remote_?addr|last_?login_?ip",
+    "birth_date": r"birth_?(date|day)|date_?of_?birth|dob|born_?on",
+    "card": r"card_?number|pan|iban|account_?number|cvc|cvv",
+}
+_NAME_PATTERNS = {kind: re.compile(rf"(^|_)({words})($|_)") for kind, words in _NAMES.items()}
+
+# Values: RE2 patterns for pyarrow. A single email or SSN is enough; phones are told from other numbers by their share.
+_EMAIL_VALUE = r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
+_SSN_VALUE = r"(^|[^0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}($|[^0-9-])"
+_PHONE_VALUE = r"^\s*(\+[0-9]{1,3}|\([0-9]{2,4}\)|00[0-9]{2})[0-9 ().-]{6,}[0-9]\s*$"
+_PHONE_SHARE = 0.2
+_SAMPLE = 2_000
+
+
+def refuse_undeclared(source: str, table: str, batch: pa.Table) -> None:
+    """Stop the load when a column that the policy does not list looks personal, by its name or by its values.
+
+    Args:
+        batch: rows as they come from the source; up to 2,000 distinct values of each text column are looked at.
+
+    Raises:
+        UsageError: names source, table and column, and what to add to the policy; never a value.
+    """
+    known = policy().rules(source, table)
+    for column in batch.column_names:
+        if column in known:
+            continue
+        kind = _by_name(column)
+        because = "its name"
+        if kind is None:
+            kind = _by_values(batch.column(column))
+            because = "its values"
+        if kind is not None:
+            action = {"email": "hmac", "phone": "mask"}.get(kind, "redact")
+            raise UsageError(
+                f"{source}.{table}.{column} looks like personal data ({kind}, by {because}) and is not declared, so nothing was loaded.",
+                mend=f"add `{column}: {{class: {kind}, action: {action}}}` under `{source}.{table}` in privacy/policy.yaml "
+                "(or `{class: none, action: keep}` if it is not personal)",
+            )
+
+
+def _by_name(column: str) -> PersonalClass | None:
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column).lower()
+    for kind, pattern in _NAME_PATTERNS.items():
+        if pattern.search(snake):
+            return kind
+    return None
+
+
+def _by_values(column: pa.ChunkedArray) -> PersonalClass | None:
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return None
+    sample = pc.drop_null(pc.unique(column)).slice(0, _SAMPLE)
+    if len(sample) == 0:
+        return None
+    if pc.any(pc.match_substring_regex(sample, _EMAIL_VALUE)).as_py():
+        return "email"
+    if pc.any(pc.match_substring_regex(sample, _SSN_VALUE)).as_py():
+        return "ssn"
+    phones = pc.sum(pc.match_substring_regex(sample, _PHONE_VALUE)).as_py()
+    return "phone" if phones and phones / len(sample) >= _PHONE_SHARE else None

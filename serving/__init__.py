@@ -1,0 +1,1 @@
+"""Serving: what people, dashboards and agents read, apart from the writer's file."""

@@ -1,0 +1,1 @@
+"""Transform: SQLMesh plans and builds the models of `models/`, in this process."""

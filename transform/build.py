@@ -1,0 +1,130 @@
+"""Bring production up to date: plan what changed in the code, then build what changed in the data."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from warehouse import clock, storage
+from warehouse.errors import FindingsFound, StepFailed, UsageError
+from warehouse.settings import ROOT, settings
+
+if TYPE_CHECKING:
+    from sqlmesh import Context
+
+    from transform.report import ModelReport
+
+ENVIRONMENT = "prod"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did: one report a model, and whether the code had changed."""
+
+    models: list["ModelReport"]
+    planned: bool
+
+
+def build() -> Built:
+    """Plan and apply changed models, then build every model up to the last loaded row. Hold the lease.
+
+    Raises:
+        StepFailed: a model could not be planned or built; production keeps what it showed before.
+        FindingsFound: a blocking audit found wrong data; the models below it keep what they showed before.
+    """
+    from transform.report import Report
+
+    report = Report()
+    with open_context(report) as context:
+        try:
+            planned = _plan(context)
+            _run(context)
+        except (StepFailed, UsageError):
+            raise
+        except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
+            raise report.failure(error) from None
+        report.raise_if_failed()
+    return Built(models=report.models(), planned=planned)
+
+
+@contextmanager
+def open_context(report: "Report | None" = None) -> Iterator["Context"]:
+    """SQLMesh's context for this project, its messages going to the report; closed afterwards.
+
+    Raises:
+        StepFailed: a model, an audit or config.yaml cannot be read, or the state cannot be reached.
+    """
+    _environment()
+    from sqlmesh import Context
+    from sqlmesh.core.config.loader import load_config_from_paths
+    from sqlmesh.core.config.root import Config
+    from sqlmesh.core.console import set_console
+
+    from transform.report import Report
+
+    report = report or Report()
+    set_console(report)
+    os.chdir(ROOT)  # SQLMesh resolves relative paths from the working directory
+    context = None
+    try:
+        # Not Context(paths=...) alone: that would let a `.env` beside config.yaml override the real environment.
+        config = load_config_from_paths(Config, project_paths=[ROOT / "config.yaml"])
+        context = Context(paths=str(ROOT), config=config)
+        yield context
+    except (StepFailed, UsageError, FindingsFound):
+        raise
+    except Exception as error:
+        raise report.failure(error) from None
+    finally:
+        if context is not None:
+            context.close()
+
+
+def _environment() -> None:
+    """Hand the settings to config.yaml, which can read nothing but environment variables."""
+    now = settings()
+    if now.storage == "motherduck":
+        for name, secret in (("MOTHERDUCK_TOKEN", now.motherduck_token), ("WAREHOUSE_STATE_CREDENTIALS", now.state_credentials)):
+            value = secret.get_secret_value() if secret else ""
+            if not value or value == "None":  # config.yaml would turn a missing variable into the string 'None'
+                raise UsageError(f"{name} is not set, and WAREHOUSE_STORAGE is motherduck.", mend="set it in the environment or in .env")
+    os.environ["WAREHOUSE_HOME"] = str(now.home)
+    os.environ["WAREHOUSE_STORAGE"] = now.storage
+    os.environ["WAREHOUSE_MEMORY_LIMIT"] = now.memory_limit
+    os.environ["WAREHOUSE_THREADS"] = str(now.threads)
+    os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
+    now.home.mkdir(parents=True, exist_ok=True)
+    with storage.open_warehouse():  # puts the icu extension where SQLMesh's own connection will look for it
+        pass
+
+
+def _plan(context: "Context") -> bool:
+    """Apply what changed in the code. Also mends an environment that a killed plan left half promoted."""
+    environment = context.state_reader.get_environment(ENVIRONMENT)
+    if environment is not None and environment.expired:
+        environment = None
+    builder = context.plan_builder(ENVIRONMENT, skip_tests=True, skip_linter=True, execution_time=_execution_time(context), include_unmodified=True)
+    plan = builder.build()
+    if environment is not None and environment.finalized_ts and not plan.context_diff.has_changes and not plan.requires_backfill:
+        return False
+    context.apply(plan)
+    return True
+
+
+def _run(context: "Context") -> None:
+    """Build every model from its last state to now, whatever its schedule says."""
+    at = _execution_time(context)
+    status = context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, skip_janitor=True)
+    if status.is_failure:
+        return  # the report knows which models failed and why
+
+
+def _execution_time(context: "Context") -> datetime:
+    """The one clock's time, but never earlier than what is already built: SQLMesh counts that as nothing to do."""
+    latest = 0
+    for snapshot in context.state_reader.get_snapshots(context.state_reader.get_environment(ENVIRONMENT).snapshots if context.state_reader.get_environment(ENVIRONMENT) else []).values():
+        latest = max([latest, *(end for _, end in snapshot.intervals)])
+    built = datetime.fromtimestamp(latest / 1000, UTC) + timedelta(milliseconds=1)
+    return max(clock.now(), built)

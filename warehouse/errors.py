@@ -1,0 +1,74 @@
+"""Errors that say what is wrong, where, and how to mend it; and the scrubbing of what must not be shown."""
+
+import re
+from urllib.parse import unquote, urlsplit
+
+
+class WarehouseError(Exception):
+    """A failure the operator can act on. `exit_code` is what the command line returns for it."""
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, mend: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  mend: {self.mend}" if self.mend else self.what
+
+
+class UsageError(WarehouseError):
+    """A setting, a declared file or a command line that cannot work; found before anything was done."""
+
+    exit_code = 2
+
+
+class DeclarationError(UsageError):
+    """A declared file (YAML) with an unknown key, a wrong value or broken syntax."""
+
+
+class StepFailed(WarehouseError):
+    """A step was tried and failed; nothing of it is visible and it can be repeated."""
+
+
+class LeaseHeld(StepFailed):
+    """Another process is the warehouse's writer."""
+
+
+class FindingsFound(WarehouseError):
+    """Every step ran, but checks found something wrong with the data."""
+
+    exit_code = 1
+
+
+_SECRET_PAIR = re.compile(r"(?i)\b(password|passwd|pwd|token|secret|motherduck_token)\s*[=:]\s*('[^']*'|\"[^\"]*\"|[^\s,;)]+)")
+_URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/@\s]*@")
+# What must never be shown even when a library puts the offending value into its message.
+_PERSONAL = (
+    re.compile(r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"),
+    re.compile(r"\b\d{3}-\d{2}-\d{4}\b"),
+    re.compile(r"\+\d[\d ().-]{6,}\d"),
+)
+
+
+def scrub(text: str) -> str:
+    """Take secrets and personal data out of a message before it is shown, logged or kept."""
+    from warehouse.settings import secret_values
+
+    for secret in secret_values():
+        text = text.replace(secret, "***")
+    text = _URL_PASSWORD.sub(r"\1***@", text)
+    text = _SECRET_PAIR.sub(r"\1=***", text)
+    for pattern in _PERSONAL:
+        text = pattern.sub("[personal]", text)
+    return text
+
+
+def password_of(url: str) -> str | None:
+    """The password inside a connection string, `scheme://user:password@host` or `key=value`, or None."""
+    if "://" in url:
+        password = urlsplit(url).password
+        return unquote(password) if password else None
+    found = re.search(r"password\s*=\s*('(?:[^'\\]|\\.)*'|\S+)", url)
+    return found.group(1).strip("'") if found else None

@@ -1,0 +1,225 @@
+"""Typed settings from the environment, `.env`, and (last) the demo company's own file.
+
+Every setting is listed in `.env.example`; a test keeps the two together.
+"""
+
+import os
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from warehouse.errors import UsageError, password_of
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The project's checkout: where declarations (YAML, SQL) stand."""
+
+MINIMUM_KEY_LENGTH = 32
+
+
+class PostgresSettings(BaseModel):
+    """How to reach the production PostgreSQL."""
+
+    model_config = ConfigDict(extra="forbid")
+    credentials: SecretStr | None = None
+
+
+class SourcesSettings(BaseModel):
+    """One entry per source that needs settings, named like its module in `pipelines/`."""
+
+    model_config = ConfigDict(extra="forbid")
+    postgres: PostgresSettings = PostgresSettings()
+
+
+class PrivacySettings(BaseModel):
+    """The key of the pseudonyms. Losing it breaks joins with new data; leaking it breaks the pseudonyms."""
+
+    model_config = ConfigDict(extra="forbid")
+    hmac_key: SecretStr | None = None
+    hmac_key_id: str = "k1"
+
+    @field_validator("hmac_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and 0 < len(value.get_secret_value()) < MINIMUM_KEY_LENGTH:
+            raise ValueError(f"has {len(value.get_secret_value())} characters, at least {MINIMUM_KEY_LENGTH} are needed")
+        return value
+
+
+class Settings(BaseSettings):
+    """All settings. The environment wins over `.env`, and `.env` over the demo company's file."""
+
+    model_config = SettingsConfigDict(env_nested_delimiter="__", extra="ignore", env_ignore_empty=True)
+
+    home: Annotated[Path, Field(validation_alias="WAREHOUSE_HOME")] = Path("data")
+    now: Annotated[datetime | None, Field(validation_alias="WAREHOUSE_NOW")] = None
+    storage: Annotated[Literal["duckdb", "motherduck"], Field(validation_alias="WAREHOUSE_STORAGE")] = "duckdb"
+    memory_limit: Annotated[str, Field(validation_alias="WAREHOUSE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")] = "600MB"
+    threads: Annotated[int, Field(validation_alias="WAREHOUSE_THREADS", ge=1, le=256)] = 2
+    motherduck_token: Annotated[SecretStr | None, Field(validation_alias="MOTHERDUCK_TOKEN")] = None
+    motherduck_database: Annotated[
+        str, Field(validation_alias="MOTHERDUCK_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    ] = "warehouse"
+    state_credentials: Annotated[SecretStr | None, Field(validation_alias="WAREHOUSE_STATE_CREDENTIALS")] = None
+    sources: SourcesSettings = SourcesSettings()
+    privacy: PrivacySettings = PrivacySettings()
+
+    @field_validator("now")
+    @classmethod
+    def _in_utc(cls, value: datetime | None) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return (value if value.is_absolute() else ROOT / value).resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        own = DotEnvSettingsSource(settings_cls, env_file=ROOT / ".env")
+        demo = DotEnvSettingsSource(settings_cls, env_file=demo_env_file(_home_from(env_settings, own)))
+        return init_settings, env_settings, own, demo
+
+    @property
+    def warehouse_file(self) -> Path:
+        """The writer's DuckDB file; only the process that holds the lease opens it."""
+        return self.home / "warehouse.duckdb"
+
+    @property
+    def state_file(self) -> Path:
+        """SQLMesh's state, when it is kept in DuckDB."""
+        return self.home / "sqlmesh_state.duckdb"
+
+    @property
+    def landing(self) -> Path:
+        """Immutable Parquet of every loaded package."""
+        return self.home / "landing"
+
+    @property
+    def published(self) -> Path:
+        """Read copies of the marts."""
+        return self.home / "published"
+
+    @property
+    def is_demo(self) -> bool:
+        """Whether the PostgreSQL in use is the demo company of this home."""
+        return _demo_credentials(self.home) is not None and self._postgres() == _demo_credentials(self.home)
+
+    def _postgres(self) -> str | None:
+        given = self.sources.postgres.credentials
+        return given.get_secret_value() if given else None
+
+    def postgres_credentials(self) -> str:
+        """The connection string of the production PostgreSQL.
+
+        Raises:
+            UsageError: it is not set, or it is another database than the demo company that filled this home.
+        """
+        given = self._postgres()
+        if not given:
+            raise UsageError(
+                "SOURCES__POSTGRES__CREDENTIALS is not set: no PostgreSQL to load from.",
+                mend="export it or write it into .env, e.g. postgresql://reader:…@host:5432/shop; or run `make demo`",
+            )
+        if demo_env_file(self.home).exists() and not self.is_demo:
+            raise UsageError(
+                f"WAREHOUSE_HOME ({self.home}) holds the demo company, but SOURCES__POSTGRES__CREDENTIALS names another database.",
+                mend="set WAREHOUSE_HOME to a new folder for your own company, or unset SOURCES__POSTGRES__CREDENTIALS",
+            )
+        return given
+
+    def hmac_key(self) -> bytes:
+        """The key of the pseudonyms.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        given = self.privacy.hmac_key
+        if given is None or not given.get_secret_value():
+            raise UsageError(
+                "PRIVACY__HMAC_KEY is not set: personal data cannot be pseudonymised, so nothing is loaded.",
+                mend="`openssl rand -hex 32` makes one; keep a copy where your other secrets are",
+            )
+        return given.get_secret_value().encode()
+
+
+def demo_env_file(home: Path) -> Path:
+    """Where the demo company leaves its connection string and key for this home."""
+    return home / "demo" / "demo.env"
+
+
+def _home_from(*sources: PydanticBaseSettingsSource) -> Path:
+    for source in sources:
+        value = source().get("WAREHOUSE_HOME") or source().get("home")
+        if value:
+            path = Path(str(value))
+            return (path if path.is_absolute() else ROOT / path).resolve()
+    return (ROOT / "data").resolve()
+
+
+@lru_cache(maxsize=4)
+def _demo_credentials(home: Path) -> str | None:
+    from dotenv import dotenv_values
+
+    file = demo_env_file(home)
+    return dotenv_values(file).get("SOURCES__POSTGRES__CREDENTIALS") if file.exists() else None
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once.
+
+    Raises:
+        UsageError: a setting has a value that is not allowed; the message names it.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise UsageError("\n".join(_say(problem) for problem in error.errors()), mend="see .env.example for every setting") from None
+    except Exception as error:  # pydantic-settings wraps JSON errors of nested values in its own type
+        raise UsageError(f"the settings cannot be read: {type(error).__name__}", mend="see .env.example") from None
+
+
+def reload() -> None:
+    """Forget what was read, so that the next `settings()` reads the environment again."""
+    settings.cache_clear()
+    _demo_credentials.cache_clear()
+
+
+def secret_values() -> list[str]:
+    """Every secret now in use, longest first, for scrubbing messages."""
+    found: list[str] = []
+    try:
+        now = settings()
+    except UsageError:
+        return [value for name, value in os.environ.items() if "CREDENTIALS" in name or "TOKEN" in name or "KEY" in name and len(value) > 7]
+    for secret in (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.privacy.hmac_key):
+        if secret is not None and secret.get_secret_value():
+            value = secret.get_secret_value()
+            found.append(value)
+            password = password_of(value)
+            if password and len(password) > 3:
+                found.append(password)
+    return sorted(set(found), key=len, reverse=True)
+
+
+def _say(problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    name = location[0] if location[0].isupper() else "__".join(location).upper()
+    secret = any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))
+    found = "" if secret or isinstance(problem["input"], dict) else f" (found {problem['input']!r})"
+    if problem["type"] == "extra_forbidden":
+        return f"{name} is not a setting{found}"
+    return f"{name}: {problem['msg']}{found}"
