@@ -28,7 +28,7 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(short_help="Load, transform, check and publish.")
 @click.option("--due", is_flag=True, help="Load only the sources whose schedule asks for it now, for use by a scheduler.")
 def run(due: bool) -> None:
     """Load, transform, check and publish, in this order, under the lease.
@@ -41,7 +41,7 @@ def run(due: bool) -> None:
     run_everything(only_due=due)
 
 
-@cli.command()
+@cli.command(short_help="Load one source into raw_<source>.")
 @click.argument("source")
 def load(source: str) -> None:
     """Load one SOURCE (a module of pipelines/, for example `postgres`) into raw_<SOURCE>.
@@ -54,7 +54,7 @@ def load(source: str) -> None:
     load_one(source)
 
 
-@cli.command()
+@cli.command(short_help="Make raw tables anew from the landing zone.")
 @click.argument("source")
 def rebuild(source: str) -> None:
     """Make the raw tables of a SOURCE anew from the landing zone alone, without asking the source."""
@@ -63,7 +63,7 @@ def rebuild(source: str) -> None:
     rebuild_one(source)
 
 
-@cli.command()
+@cli.command(short_help="Plan and build the models.")
 def transform() -> None:
     """Plan and build the models of models/: staging views and marts, each audited. Shows seconds and audits per model."""
     from cli.run import transform_all
@@ -71,7 +71,7 @@ def transform() -> None:
     transform_all()
 
 
-@cli.command()
+@cli.command(short_help="Check contracts and freshness.")
 @click.option("--json", "as_json", is_flag=True, help="One finding a line, as JSON, on standard output.")
 def check(as_json: bool) -> None:
     """Check every contract of soda/ and the freshness of every source. Exit code 1 when something is found."""
@@ -80,7 +80,7 @@ def check(as_json: bool) -> None:
     check_all(as_json=as_json)
 
 
-@cli.command()
+@cli.command(short_help="Publish the marts as a read copy.")
 def publish() -> None:
     """Publish the marts as a read copy that Metabase and any DuckDB client open while the next run writes."""
     from cli.run import publish_all
@@ -88,7 +88,7 @@ def publish() -> None:
     publish_all()
 
 
-@cli.command()
+@cli.command(short_help="What ran, how fresh, where to read.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @click.option("--runs", default=5, show_default=True, type=click.IntRange(1, 1000), help="How many of the last runs to show.")
 def status(as_json: bool, runs: int) -> None:
@@ -98,7 +98,19 @@ def status(as_json: bool, runs: int) -> None:
     show(runs, as_json=as_json)
 
 
-@cli.command()
+@cli.command(short_help="Ask the published marts one question.")
+@click.argument("sql")
+@click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="How many rows to show at the most.")
+def query(sql: str, limit: int) -> None:
+    """Ask the published marts one question, for example "SELECT * FROM marts.daily_revenue ORDER BY date DESC"."""
+    from cli.tables import show
+    from serving.query import query as ask
+
+    columns, rows = ask(sql, limit=limit)
+    show("result", columns, rows)
+
+
+@cli.command(short_help="What is wrong and how to mend it.")
 def doctor() -> None:
     """Look at settings, declared files, connections, versions and disk; say what is wrong and how to mend it."""
     from cli.doctor import examine

@@ -1,5 +1,6 @@
 """The verbs that do work, and the order of a scheduled run. Each is recorded in the ledger and holds the lease."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +72,7 @@ def check_all(*, as_json: bool) -> None:
         findings = _check(run)
         if as_json:
             for finding in findings:
-                say(finding.as_json())
+                say(json.dumps(finding.as_json()))
         else:
             tables.findings(findings)
         wrong = [finding for finding in findings if finding.severity == "error"]
@@ -96,9 +97,10 @@ def _transform(run: "Run") -> None:
 
 def _check(run: "Run") -> "list[Finding]":
     from monitoring.check import check
+    from pipelines.declaration import common, sources
 
     with run.step("check") as step, progress("checking the contracts"):
-        findings = check()
+        findings = check({source: common(source).freshness for source in sources()})
         step.rows_out = len(findings)
         step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50]}
         if any(finding.severity == "error" for finding in findings):
@@ -126,10 +128,18 @@ def _recorded(command: str) -> "Iterator[Run]":
             log_to_file()
             logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
             with lease(command):
-                ledger.mark_interrupted()
+                _prepare_ledger()
                 yield run
     finally:
         _copy_ledger()
+
+
+def _prepare_ledger() -> None:
+    """Fill an empty machine's ledger from the warehouse, so that it knows what is due; note which runs were killed."""
+    if ledger.is_new() and storage.exists():
+        with storage.open_warehouse() as connection:
+            ledger.fill_from(connection)
+    ledger.mark_interrupted()
 
 
 def _copy_ledger() -> None:

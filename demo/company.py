@@ -141,7 +141,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except psycopg2.Error as error:
-        said = str(error).strip()
+        said = str(error).partition("\n")[0]  # further lines may hold values of the row
         raise StepFailed(f"the demo company's PostgreSQL refused: {said}", mend="see whether it runs: python -m demo start") from error
 
 

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -98,7 +99,7 @@ class Server:
 
     def is_running(self) -> bool:
         """Whether the server runs and takes connections."""
-        return self._process() is not None and self._status() == "ready"
+        return self._process() is not None and self._status() == "ready" and _answers(self.port)
 
     def ensure_running(self) -> bool:
         """Start the server, making its cluster first if there is none. True if it had to be started.
@@ -113,8 +114,9 @@ class Server:
             return False
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.lock():
+            # One that is being started or is dying of a kill is alive, too, and becomes the one or the other.
+            self._until(lambda: self._process() is None or self.is_running(), "answer")
             if self._process() is not None:
-                self._until(self.is_running, "become ready")
                 return False
             owner = account(self.folder, self.data)
             if owner.uid is not None:
@@ -267,3 +269,14 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
+
+
+def _answers(port: int) -> bool:
+    """Whether a living server is behind the port: while one dies, its process and its socket can still be seen for a moment."""
+    ask_for_encryption = struct.pack("!ii", 8, 80_877_103)  # any server answers this with one letter, before any password
+    try:
+        with socket.create_connection((HOST, port), timeout=5) as attempt:
+            attempt.sendall(ask_for_encryption)
+            return attempt.recv(1) in (b"N", b"S")
+    except OSError:
+        return False

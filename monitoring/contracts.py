@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from monitoring.contract_files import FOLDER, Check, Contract, FailedRows, Invalid, read_contracts
+from monitoring.contract_files import FOLDER, read_contracts
+from monitoring.contract_model import Check, Contract, FailedRows, Invalid
 from monitoring.findings import SAMPLE_ROWS, Finding
 from monitoring.freshness import check_freshness
 from monitoring.schema_gate import judge_schemas

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from monitoring.contract_files import Check, Contract
+from monitoring.contract_model import Check, Contract
 from monitoring.findings import Finding
 
 if TYPE_CHECKING:

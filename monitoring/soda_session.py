@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from monitoring.contract_files import Check, Contract
+from monitoring.contract_model import Check, Contract
 from warehouse.errors import scrub
 from warehouse.storage import CATALOG
 
@@ -44,9 +44,9 @@ def verify(connection: "DuckDBPyConnection", runnable: Mapping[str, tuple[Contra
         one entry per given table, also when Soda broke down over it.
     """
     os.environ["SODA_CORE_TELEMETRY_ENABLED"] = "false"  # Soda reads it when it is imported
-    from soda_core.common.yaml import ContractYamlSource  # type: ignore[import-untyped, unused-ignore]
-    from soda_core.contracts.contract_verification import ContractVerificationSession  # type: ignore[import-untyped, unused-ignore]
-    from soda_duckdb.common.data_sources.duckdb_data_source import DuckDBDataSourceImpl  # type: ignore[import-untyped, unused-ignore]
+    from soda_core.common.yaml import ContractYamlSource
+    from soda_core.contracts.contract_verification import ContractVerificationSession
+    from soda_duckdb.common.data_sources.duckdb_data_source import DuckDBDataSourceImpl
 
     sources = [ContractYamlSource.from_str(_source(contract, checks)) for contract, checks in runnable.values()]
     if not sources:
@@ -95,7 +95,7 @@ def _source(contract: Contract, checks: list[Check]) -> str:
 @contextmanager
 def _listening() -> Iterator[Any]:
     """Soda tells errors only by logging: hear them also when logging is off, and let no other handler print them."""
-    from soda_core.common.logs import Logs, preserve_active_logs  # type: ignore[import-untyped, unused-ignore]
+    from soda_core.common.logs import Logs, preserve_active_logs
 
     logger, root = logging.getLogger("soda"), logging.getLogger()
     before = (logger.level, logger.disabled, logger.propagate, root.manager.disable)

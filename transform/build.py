@@ -39,8 +39,10 @@ def build() -> Built:
     report = Report()
     with open_context(report) as context:
         try:
+            is_new = context.state_reader.get_environment(ENVIRONMENT) is None
             planned = _plan(context)
-            _run(context)
+            if not is_new:  # the first plan builds every model up to now
+                _run(context)
         except (StepFailed, UsageError):
             raise
         except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
@@ -103,8 +105,6 @@ def _environment() -> None:
 def _plan(context: "Context") -> bool:
     """Apply what changed in the code. Also mends an environment that a killed plan left half promoted."""
     environment = context.state_reader.get_environment(ENVIRONMENT)
-    if environment is not None and environment.expired:
-        environment = None
     builder = context.plan_builder(ENVIRONMENT, skip_tests=True, skip_linter=True, execution_time=_execution_time(context), include_unmodified=True)
     plan = builder.build()
     if environment is not None and environment.finalized_ts and not plan.context_diff.has_changes and not plan.requires_backfill:
@@ -116,15 +116,13 @@ def _plan(context: "Context") -> bool:
 def _run(context: "Context") -> None:
     """Build every model from its last state to now, whatever its schedule says."""
     at = _execution_time(context)
-    status = context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, skip_janitor=True)
-    if status.is_failure:
-        return  # the report knows which models failed and why
+    context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, skip_janitor=True)  # failures go to the report
 
 
 def _execution_time(context: "Context") -> datetime:
     """The one clock's time, but never earlier than what is already built: SQLMesh counts that as nothing to do."""
-    latest = 0
-    for snapshot in context.state_reader.get_snapshots(context.state_reader.get_environment(ENVIRONMENT).snapshots if context.state_reader.get_environment(ENVIRONMENT) else []).values():
-        latest = max([latest, *(end for _, end in snapshot.intervals)])
+    environment = context.state_reader.get_environment(ENVIRONMENT)
+    snapshots = context.state_reader.get_snapshots(environment.snapshots).values() if environment else ()
+    latest = max((end for snapshot in snapshots for _, end in snapshot.intervals), default=0)
     built = datetime.fromtimestamp(latest / 1000, UTC) + timedelta(milliseconds=1)
     return max(clock.now(), built)

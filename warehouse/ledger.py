@@ -107,7 +107,7 @@ def mark_interrupted() -> int:
 
 
 def copy_into(connection: "DuckDBPyConnection") -> int:
-    """Copy what is new or changed into the warehouse's schema `ops`; an empty ledger is first filled from there.
+    """Copy what is new or changed into the warehouse's schema `ops`.
 
     Returns:
         the number of runs copied.
@@ -117,7 +117,6 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
     connection.execute("CREATE SCHEMA IF NOT EXISTS ops")
     for table, columns in (("runs", RUNS), ("run_steps", RUN_STEPS)):
         connection.execute(f"CREATE TABLE IF NOT EXISTS ops.{table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
-    _restore_from(connection)
     with _ledger() as ledger:
         changed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE copied = 0")]
         if not changed:
@@ -139,6 +138,27 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
             raise
         ledger.executemany("UPDATE runs SET copied = 1 WHERE run_id = ? AND status <> 'running'", [(run_id,) for run_id in changed])
         return len(changed)
+
+
+def is_new() -> bool:
+    """Whether this machine's ledger knows of no run but the one that is running."""
+    with _ledger() as ledger:
+        return ledger.execute("SELECT count(*) FROM runs WHERE pid <> ?", (os.getpid(),)).fetchone() == (0,)
+
+
+def fill_from(connection: "DuckDBPyConnection") -> int:
+    """Read the ledger of an earlier machine back from the warehouse's schema `ops`; returns the number of its runs."""
+    query = "SELECT count(*) FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'ops' AND table_name IN ('runs', 'run_steps')"
+    if connection.execute(query).fetchone() != (2,):
+        return 0
+    with _ledger() as ledger:
+        for table, columns in (("runs", RUNS), ("run_steps", RUN_STEPS)):
+            casts = [f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')" if kind == "TIMESTAMPTZ" else name for name, kind in columns.items()]
+            rows = connection.execute(f"SELECT {', '.join(casts)} FROM ops.{table}").fetchall()
+            ledger.executemany(f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})", rows)
+        ledger.execute("UPDATE runs SET copied = 1 WHERE status <> 'running'")
+        count = ledger.execute("SELECT count(*) FROM runs").fetchone()
+        return int(count[0]) - 1
 
 
 def recent_runs(limit: int = 10) -> list[dict[str, Any]]:
@@ -228,19 +248,6 @@ def _write(statement: str, values: tuple[Any, ...]) -> None:
 def _execute(statement: str, values: tuple[Any, ...]) -> None:
     with _ledger() as ledger:
         ledger.execute(statement, values)
-
-
-def _restore_from(connection: "DuckDBPyConnection") -> None:
-    with _ledger() as ledger:
-        here = ledger.execute("SELECT count(*) FROM runs WHERE pid <> ?", (os.getpid(),)).fetchone()[0]
-        if here:
-            return
-        for table, columns in (("runs", RUNS), ("run_steps", RUN_STEPS)):
-            names = ", ".join(columns)
-            casts = ", ".join(f"strftime({name}, '%Y-%m-%dT%H:%M:%S.%f+00:00')" if kind == "TIMESTAMPTZ" else name for name, kind in columns.items())
-            rows = connection.execute(f"SELECT {casts} FROM ops.{table}").fetchall()
-            ledger.executemany(f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({', '.join('?' * len(columns))})", rows)
-        ledger.execute("UPDATE runs SET copied = 1 WHERE status <> 'running'")
 
 
 def _dicts(cursor: sqlite3.Cursor) -> list[dict[str, Any]]:

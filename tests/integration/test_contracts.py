@@ -142,7 +142,8 @@ def test_today_is_the_clock_s_and_still_allowed(connection: duckdb.DuckDBPyConne
     connection.execute(_one("marts.order_facts", "order_date = DATE '2026-03-01'"))
     assert _check(connection, only=["marts.order_facts"]) == []
     (finding,) = _check(connection, only=["marts.order_facts"], now=NOW - timedelta(days=1), loaded_at={})
-    assert finding.check == "not_in_the_future" and "2026-02-28" in finding.query
+    assert finding.check == "not_in_the_future"
+    assert "2026-02-28" in finding.query
 
 
 @pytest.mark.parametrize(("invalid", "is_found"), [(1, False), (2, True)])
@@ -159,7 +160,8 @@ def test_an_amount_that_is_no_number_is_found_even_in_a_double(connection: duckd
     connection.execute(_one("raw_postgres.orders", f"revenue = {amount}::DOUBLE"))
     found = _check(connection, only=["raw_postgres.orders"])
     assert [finding.check for finding in found] == ["schema", "not_negative"]
-    assert "column revenue is DOUBLE" in found[0].observed and found[0].expected == "revenue DECIMAL(12,2)"
+    assert "column revenue is DOUBLE" in found[0].observed
+    assert found[0].expected == "revenue DECIMAL(12,2)"
 
 
 def test_a_missing_column_is_one_finding_and_the_other_checks_still_run(connection: duckdb.DuckDBPyConnection) -> None:
@@ -192,7 +194,8 @@ def test_a_new_column_is_found_in_marts_and_allowed_in_what_the_source_owns(conn
     connection.execute("ALTER TABLE marts.user_dim ADD nickname VARCHAR")
     connection.execute("ALTER TABLE raw_postgres.users ADD nickname VARCHAR")
     (finding,) = _check(connection)
-    assert finding.table == "marts.user_dim" and finding.observed == "column nickname is not declared"
+    assert finding.table == "marts.user_dim"
+    assert finding.observed == "column nickname is not declared"
 
 
 def test_a_table_without_a_contract_is_a_warning(connection: duckdb.DuckDBPyConnection) -> None:
@@ -231,7 +234,8 @@ def test_what_cannot_be_evaluated_is_an_error_never_a_pass(
 ) -> None:
     (finding,) = _check(connection, folder=_contracts_with(tmp_path / "soda", table, old, new))
     assert (finding.table, finding.check, finding.severity) == (table, "evaluation", "error")
-    assert told in finding.observed and "no_such_thing" in finding.observed
+    assert told in finding.observed
+    assert "no_such_thing" in finding.observed
 
 
 def test_an_outcome_that_does_not_come_back_is_an_error(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,7 +247,8 @@ def test_an_outcome_that_does_not_come_back_is_an_error(connection: duckdb.DuckD
 
     monkeypatch.setattr(contracts_module, "verify", forgetful)
     found = _check(connection)
-    assert {one.check for one in found} == {"evaluation"} and len(found) == len(KEYS)
+    assert {one.check for one in found} == {"evaluation"}
+    assert len(found) == len(KEYS)
     assert "1 of 7 checks were not evaluated: row_count" in {one.table: one.observed for one in found}["marts.daily_revenue"]
 
 
@@ -253,7 +258,8 @@ def test_soda_breaking_down_is_an_error_of_every_table(connection: duckdb.DuckDB
 
     monkeypatch.setattr("soda_duckdb.common.data_sources.duckdb_data_source.DuckDBDataSourceImpl.from_existing_cursor", broken)
     found = _check(connection)
-    assert len(found) == len(KEYS) and "example.org" not in str(found)
+    assert len(found) == len(KEYS)
+    assert "example.org" not in str(found)
 
 
 def test_stale_sources_are_among_the_findings(connection: duckdb.DuckDBPyConnection) -> None:
@@ -287,7 +293,9 @@ def test_errors_are_heard_with_logging_off_and_nothing_reaches_the_program_s_own
     finally:
         logging.disable(logging.NOTSET)
     assert "no_such_thing" in found[0].observed
-    assert capfd.readouterr() == ("", "") and caplog.records == [] and logging.getLogger().handlers == before
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    assert logging.getLogger().handlers == before
 
 
 def test_no_telemetry_and_no_connection_to_anywhere(filled: Path, tmp_path: Path) -> None:

@@ -280,6 +280,7 @@ def test_taken_port_is_exchanged_and_written_down(home: Path) -> None:
     server.stop()
     before = server.port
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", before))
         other.listen()
         box.start(home, fsync=False)

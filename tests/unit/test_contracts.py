@@ -96,7 +96,9 @@ def test_what_soda_would_ignore_or_misread_is_an_error_that_names_file_and_key(t
     assert broken != GOOD
     with pytest.raises(DeclarationError) as error:
         read_contracts(_write(tmp_path, broken))
-    assert "visits.yml" in error.value.what and told in error.value.what and error.value.mend
+    assert "visits.yml" in error.value.what
+    assert told in error.value.what
+    assert error.value.mend
 
 
 def test_an_unknown_key_is_told_with_the_keys_allowed_beside_it(tmp_path: Path) -> None:
@@ -143,7 +145,8 @@ def test_a_table_is_fresh_until_exactly_six_hours_after_its_load(age: timedelta,
 def test_a_stale_table_says_how_stale_and_since_when() -> None:
     (finding,) = _freshness(timedelta(hours=6, seconds=1))
     assert (finding.check, finding.table, finding.severity) == ("freshness", "raw_postgres.orders", "error")
-    assert "6h00m01s ago" in finding.observed and "6h00m00s" in finding.expected
+    assert "6h00m01s ago" in finding.observed
+    assert "6h00m00s" in finding.expected
     assert finding.since == NOW - timedelta(seconds=1)
 
 
@@ -154,7 +157,8 @@ def test_the_source_declares_its_own_limit() -> None:
 
 def test_a_table_never_loaded_is_a_finding() -> None:
     (finding,) = check_freshness(["raw_postgres.users"], now=NOW, loaded_at={})
-    assert finding.observed == "never loaded successfully" and finding.since == NOW
+    assert finding.observed == "never loaded successfully"
+    assert finding.since == NOW
 
 
 def test_another_time_zone_is_the_same_instant_and_none_is_refused() -> None:

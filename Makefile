@@ -1,0 +1,64 @@
+# Two commands: `make demo` and `make test`. Everything they need is installed into .venv from requirements.lock.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONPATH :=
+export SODA_CORE_TELEMETRY_ENABLED := false
+export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
+export RUNTIME__DLTHUB_TELEMETRY := false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo demo-stop demo-reset test lint format bench lock clean
+
+help:  ## Show what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+setup: $(VENV)/.complete  ## Install everything into .venv
+
+# uv comes first, by pip with its hash; then uv installs exactly what the lock says, with hashes, and compiles it.
+$(VENV)/.complete: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "error: $$($(PYTHON) --version) found, Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || \
+	  { echo "error: this Python cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "installing into $(VENV) (about 750 MB once)"
+	@sed -n '/^uv==/,/^[a-z]/{/^uv==/p;/^    --hash/p}' requirements.lock > $(VENV)/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.txt
+	@$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	@touch $@
+
+demo: setup  ## Run the main job on a small company with real purchases
+	@$(BIN)/python -m demo start
+	@$(BIN)/warehouse run
+	@$(BIN)/python -m demo hints
+
+demo-stop:  ## Stop the demo company's PostgreSQL
+	@$(BIN)/python -m demo stop
+
+demo-reset:  ## Forget the demo company and all that was loaded from it
+	@$(BIN)/python -m demo reset --yes
+
+test: setup  ## Run all tests
+	@$(BIN)/python -m pytest
+
+lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m transform.lint
+	@$(BIN)/zizmor --offline --quiet .github/workflows
+
+format: setup  ## Put Python and SQL into their layout
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/python -m transform.lint --write
+
+bench: setup  ## Measure the bars of docs/bench.md
+	@$(BIN)/python -m tests.bench
+
+lock:  ## Resolve pyproject.toml anew into requirements.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock
+
+clean:  ## Remove the virtual environment and caches (never data)
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .cache

@@ -1,0 +1,141 @@
+"""`warehouse doctor`: every part of the house looked at once; each problem with its mend."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cli import tables
+from cli.demo_company import start_if_needed
+from warehouse.errors import StepFailed, WarehouseError, scrub
+from warehouse.settings import settings
+
+
+@dataclass
+class _Result:
+    what: str
+    is_well: bool
+    said: str
+    exit_code: int = 0
+
+
+def examine() -> None:
+    """Examine everything, show all results, and fail when one of them is bad.
+
+    Raises:
+        WarehouseError: with the highest exit code of what was found.
+    """
+    results = [
+        _look(what, at)
+        for what, at in (
+            ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
+            ("PostgreSQL", _postgres), ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
+        )
+    ]  # fmt: skip
+    tables.show("doctor", ("part", "is", "says"), [(one.what, "well" if one.is_well else "WRONG", one.said) for one in results])
+    wrong = [one for one in results if not one.is_well]
+    if wrong:
+        raise _Unwell(f"{len(wrong)} of {len(results)} parts are not well: {', '.join(one.what for one in wrong)}", max(one.exit_code for one in wrong))
+
+
+class _Unwell(WarehouseError):
+    def __init__(self, what: str, exit_code: int) -> None:
+        super().__init__(what, mend="each line above says how")
+        self.exit_code = exit_code
+
+
+def _look(what: str, at: Callable[[], str]) -> _Result:
+    try:
+        return _Result(what, True, at())
+    except WarehouseError as error:
+        return _Result(what, False, scrub(str(error)), error.exit_code)
+    except Exception as error:  # a doctor that dies on the first illness is of no use
+        return _Result(what, False, scrub(f"{type(error).__name__}: {error}".splitlines()[0]), 3)
+
+
+def _settings() -> str:
+    now = settings()
+    return f"storage {now.storage}, {now.memory_limit} and {now.threads} threads for DuckDB" + (f", clock set to {now.now}" if now.now else "")
+
+
+def _home() -> str:
+    home = settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    probe = home / ".doctor"
+    probe.write_text("")
+    probe.unlink()
+    free = shutil.disk_usage(home).free
+    if free < 1_000_000_000:
+        raise StepFailed(f"{home} has only {free // 1_000_000} MB free.", mend="free some space or move WAREHOUSE_HOME")
+    return f"{home}, {free // 1_000_000_000} GB free"
+
+
+def _versions() -> str:
+    from importlib.metadata import version
+
+    import duckdb
+
+    for extension in ("icu", "postgres-scanner"):
+        if version(f"duckdb-extension-{extension}") != duckdb.__version__:
+            raise StepFailed(f"the extension {extension} is not for DuckDB {duckdb.__version__}.", mend="`make setup` installs what requirements.lock says")
+    return ", ".join(f"{package} {version(package)}" for package in ("duckdb", "dlt", "sqlmesh", "soda-core"))
+
+
+def _declarations() -> str:
+    import importlib
+
+    from pipelines.declaration import sources
+    from privacy.policy import policy
+
+    for source in sources():
+        importlib.import_module(f"pipelines.{source}").declaration()
+    policy()
+    return f"sources {', '.join(sources())}; privacy/policy.yaml"
+
+
+def _privacy_key() -> str:
+    settings().hmac_key()
+    return f"set, id {settings().privacy.hmac_key_id}"
+
+
+def _postgres() -> str:
+    from pipelines.postgres import check_connection
+
+    start_if_needed()
+    return check_connection()
+
+
+def _warehouse() -> str:
+    from warehouse import storage
+    from warehouse.lease import is_free
+
+    if not is_free():
+        return "another process is writing it now"
+    if not storage.exists():
+        return "not made yet; `warehouse run` makes it"
+    with storage.open_warehouse(read_only=settings().storage == "duckdb") as connection:
+        row = connection.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name LIKE 'raw\\_%' ESCAPE '\\'").fetchone()
+        return f"opens; {row[0] if row else 0} raw tables"
+
+
+def _landing() -> str:
+    from pipelines import landing
+    from pipelines.declaration import sources
+
+    packages = [package for source in sources() for package in landing.packages(source)]
+    for package in packages[-50:]:
+        landing.verify(package)
+    unmarked = sum(not package.is_loaded for package in packages)
+    return f"{len(packages)} packages, the newest {min(50, len(packages))} verified" + (f", {unmarked} to be settled by the next load" if unmarked else "")
+
+
+def _models() -> str:
+    from transform.build import open_context
+
+    with open_context() as context:
+        return f"{len(context.models)} models read"
+
+
+def _contracts() -> str:
+    from monitoring.contract_files import read_contracts
+
+    return f"{len(read_contracts())} contracts read"

@@ -1,0 +1,30 @@
+"""Check everything there is to check: contracts and freshness of every table."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from monitoring.contract_files import read_contracts
+from monitoring.contracts import check_contracts
+from monitoring.findings import Finding
+from warehouse import clock, ledger, storage
+
+
+def check(freshness: Mapping[str, timedelta]) -> list[Finding]:
+    """Check the warehouse against `soda/`. Hold the lease, or know that nobody writes.
+
+    Args:
+        freshness: source to its limit, as its declaration in `pipelines/` says.
+
+    Raises:
+        DeclarationError: a contract cannot be read; nothing was checked.
+        LeaseHeld, StepFailed: the warehouse cannot be opened.
+    """
+    raw = {table: table.split(".")[0].removeprefix("raw_") for table in read_contracts() if table.startswith("raw_")}
+    loaded = {source: ledger.last_success("load", source) for source in set(raw.values())}
+    with storage.open_warehouse() as connection:
+        return check_contracts(
+            connection,
+            now=clock.now(),
+            loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},
+            freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
+        )
