@@ -7,4 +7,4 @@ SELECT
   *
 FROM @this_model
 WHERE
-  @column < 0 OR ISNAN(@column::DOUBLE)
+  @amount < 0 OR ISNAN(@amount::DOUBLE)

@@ -6,4 +6,4 @@ SELECT
   *
 FROM @this_model
 WHERE
-  @column > @execution_ts::TIMESTAMP::DATE
+  @day > @execution_ts::TIMESTAMP::DATE

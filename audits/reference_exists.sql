@@ -6,6 +6,6 @@ SELECT
   child.*
 FROM @this_model AS child
 LEFT JOIN @parent AS parent
-  ON child.@column = parent.@parent_column
+  ON child.@key = parent.@parent_key
 WHERE
-  parent.@parent_column IS NULL AND NOT child.@column IS NULL
+  parent.@parent_key IS NULL AND NOT child.@key IS NULL

@@ -26,4 +26,5 @@ FROM here
 FULL OUTER JOIN facts
   ON here.currency IS NOT DISTINCT FROM facts.currency
 WHERE
-  here.orders IS DISTINCT FROM facts.orders OR here.revenue IS DISTINCT FROM facts.revenue
+  here.orders IS DISTINCT FROM facts.orders
+  OR here.revenue IS DISTINCT FROM facts.revenue

@@ -83,7 +83,7 @@ def _versions() -> str:
 def _declarations() -> str:
     import importlib
 
-    from pipelines.declaration import sources
+    from pipelines.source import sources
     from privacy.policy import policy
 
     for source in sources():
@@ -119,7 +119,7 @@ def _warehouse() -> str:
 
 def _landing() -> str:
     from pipelines import landing
-    from pipelines.declaration import sources
+    from pipelines.source import sources
 
     packages = [package for source in sources() for package in landing.packages(source)]
     for package in packages[-50:]:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 def run_everything(*, only_due: bool) -> None:
     """Load (all sources, or those that are due), transform, check, publish, record."""
-    from pipelines.declaration import sources
     from pipelines.load import due, load
+    from pipelines.source import sources
 
     began = time.monotonic()
     with _recorded("run --due" if only_due else "run") as run:
@@ -38,7 +38,8 @@ def run_everything(*, only_due: bool) -> None:
         tables.findings(findings)
         wrong = [finding for finding in findings if finding.severity == "error"]
         if wrong:
-            raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend="`warehouse check` lists them; mend the data or the rule and run again")
+            mend = "`warehouse check` lists them; mend the data or the rule and run again"
+            raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend=mend)
         _publish(run)
     tables.steps(run, time.monotonic() - began)
 
@@ -54,7 +55,7 @@ def load_one(source: str) -> None:
 
 def rebuild_one(source: str) -> None:
     """Make a source's raw tables anew from the landing zone."""
-    from pipelines.load import rebuild
+    from pipelines.rebuild import rebuild
 
     with _recorded(f"rebuild {source}") as run:
         tables.loads(rebuild(source, run))
@@ -97,7 +98,7 @@ def _transform(run: "Run") -> None:
 
 def _check(run: "Run") -> "list[Finding]":
     from monitoring.check import check
-    from pipelines.declaration import common, sources
+    from pipelines.source import common, sources
 
     with run.step("check") as step, progress("checking the contracts"):
         findings = check({source: common(source).freshness for source in sources()})

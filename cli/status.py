@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from cli import tables
-from pipelines.declaration import common, sources
+from pipelines.source import common, sources
 from warehouse import clock, ledger
 from warehouse.console import say
 from warehouse.lease import is_free
@@ -29,8 +29,7 @@ def show(runs: int, *, as_json: bool) -> None:
     newest = recent[0]
     rows = [(_name(step), step["status"], step["rows_in"], step["rows_out"], _seconds(step["seconds"]), _first_line(step["error"])) for step in newest["steps"]]
     tables.show(f"steps of the last run ({newest['command']})", ("step", "status", "rows in", "rows out", "seconds", "error"), rows)
-    rows = [(one["source"], one["schedule"], one["loaded_at"] or "never", one["age"] or "", "fresh" if one["is_fresh"] else f"older than {one['limit']}") for one in freshness]
-    tables.show("sources", ("source", "schedule", "last load (UTC)", "age", "freshness"), rows)
+    tables.show("sources", ("source", "schedule", "last load (UTC)", "age", "freshness"), [_source_row(one) for one in freshness])
     say(f"read copy: {read_copy}" if read_copy.exists() else "read copy: not published yet")
     if settings().is_demo:
         say("source: the demo company (`make demo-stop` stops it)")
@@ -52,6 +51,11 @@ def _run_row(run: dict[str, Any], writing: bool) -> tuple[Any, ...]:
     if status == "running" and not writing:
         status = "interrupted"  # its process is gone; the next run will write it so
     return _minute(run["started_at"]), run["command"], status, _seconds(run["seconds"]), _first_line(run["error"])
+
+
+def _source_row(one: dict[str, Any]) -> tuple[Any, ...]:
+    verdict = "fresh" if one["is_fresh"] else f"older than {one['limit']}"
+    return one["source"], one["schedule"], one["loaded_at"] or "never", one["age"] or "", verdict
 
 
 def _name(step: dict[str, Any]) -> str:

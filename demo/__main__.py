@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         ("start", _start, "start the company; fill it the first time"),
         ("stop", _stop, "stop it; what it holds stays"),
         ("status", _status, "whether it runs (exit code 0) or not (1)"),
+        ("hints", _hints, "where to look after the first run"),
         ("url", _url, "the connection string of the company's own user, for psql"),
     ):
         verbs.add_parser(name, help=meaning, description=meaning).set_defaults(verb=verb)
@@ -64,6 +65,16 @@ def _start(home: Path, given: argparse.Namespace) -> int:
     say(f"The demo company is running: PostgreSQL on {HOST}, port {server.port}, database {DATABASE}.")
     say(f"The warehouse reads it as {READER}; connection string and key are in {demo_env_file(home)}.")
     say("Stop it with `make demo-stop`.")
+    return 0
+
+
+def _hints(home: Path, given: argparse.Namespace) -> int:
+    command = Path(sys.executable).parent / "warehouse"
+    shown = command.relative_to(Path.cwd()) if command.is_relative_to(Path.cwd()) else command
+    say("Where to look next:")
+    say(f'  ask the marts:  {shown} query "SELECT * FROM marts.daily_revenue ORDER BY revenue DESC LIMIT 5"')
+    say(f"  what ran:       {shown} status")
+    say("  your own data:  README.md, `Add a source`")
     return 0
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from demo.server import Server
-from warehouse.errors import StepFailed
+from warehouse.errors import StepFailed, UsageError
 from warehouse.files import write_atomically
 from warehouse.settings import demo_env_file, reload
 
 KEY_NAME = "PRIVACY__HMAC_KEY"
+_OWN_WAREHOUSE = ("warehouse.duckdb", "landing")
 
 
 def server_of(home: Path, *, fsync: bool = True) -> Server:
@@ -29,6 +30,11 @@ def start(home: Path, *, fsync: bool = True, progress: Callable[[str], object] =
     """
     from demo.company import DATABASE, OWNER, READER, admit, fill
 
+    if not demo_env_file(home).exists() and any((home / name).exists() for name in _OWN_WAREHOUSE):
+        raise UsageError(
+            f"WAREHOUSE_HOME ({home}) already holds a warehouse that the demo company did not fill; it is not touched.",
+            mend="give the demo a folder of its own: WAREHOUSE_HOME=./demo-data make demo",
+        )
     server = server_of(home, fsync=fsync)
     if not server.is_running():
         progress("starting PostgreSQL")
@@ -59,15 +65,20 @@ def stop(home: Path) -> bool:
 
 
 def reset(home: Path) -> bool:
-    """Close the company and delete all of it, with its key. True if there was one."""
+    """Close the company and delete it with its key and all that the warehouse loaded from it. True if there was one.
+
+    The whole home goes: it can hold nothing else, since `start` refuses a home with a warehouse of one's own and loading
+    refuses another database in the demo's home. Pseudonyms made with the old key would match nobody.
+    """
     stop(home)
-    folder = demo_env_file(home).parent
-    if not folder.exists():
+    if not demo_env_file(home).parent.exists():
         return False
-    # The connection string goes first: a kill in between leaves no company that seems whole.
-    demo_env_file(home).unlink(missing_ok=True)
+    for entry in home.iterdir():
+        if entry != demo_env_file(home).parent:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    # The folder with the connection string goes last: as long as it is there, a repetition finishes a killed reset.
+    shutil.rmtree(demo_env_file(home).parent)
     reload()
-    shutil.rmtree(folder)
     return True
 
 

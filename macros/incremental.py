@@ -5,7 +5,7 @@ from sqlmesh import macro
 from sqlmesh.core.macros import MacroEvaluator
 
 
-@macro()
+@macro()  # type: ignore[untyped-decorator]  # SQLMesh types no decorator
 def loaded_since_last_build(evaluator: MacroEvaluator, loaded_at: exp.Expression) -> exp.Expression:
     """True for rows loaded after the newest row that the model's own table holds.
 

@@ -43,9 +43,7 @@ class Gate:
         words = {*re.findall(r"\w+", text), check.column}
         if table in self.missing_tables or any(re.search(rf"\b{re.escape(other)}\b", text) for other in self.missing_tables):
             return False
-        return not any(
-            words & columns for other, columns in self.unusable.items() if other == table or re.search(rf"\b{re.escape(other)}\b", text)
-        )
+        return not any(words & columns for other, columns in self.unusable.items() if other == table or re.search(rf"\b{re.escape(other)}\b", text))
 
 
 def judge_schemas(connection: "DuckDBPyConnection", contracts: Mapping[str, Contract], now: datetime) -> Gate:

@@ -80,6 +80,13 @@ def mark_loaded(package: Package) -> None:
         write_atomically(package.folder / LOADED, clock.now().isoformat() + "\n", mode=0o444)
 
 
+def set_aside(package: Package) -> None:
+    """Move a package that was never loaded and never will be out of the way; the source is read again instead."""
+    aside = settings().landing / ".set_aside" / package.source / package.table / package.load_id
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(package.folder, aside)
+
+
 def packages(source: str, table: str | None = None) -> Iterator[Package]:
     """The packages of a source (or of one of its tables), oldest load first."""
     root = settings().landing / source

@@ -1,7 +1,6 @@
 """The policy: which columns are personal, and how a column that is not declared is recognised as personal."""
 
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -45,14 +44,13 @@ class Policy(BaseModel):
         return self.columns.get(f"{source}.{table}", {})
 
 
-@lru_cache(maxsize=2)
-def policy(path: Path = POLICY_FILE) -> Policy:
+def policy(path: Path | None = None) -> Policy:
     """The policy in force.
 
     Raises:
         DeclarationError: the file is missing or wrong; names key, value and what is allowed.
     """
-    return read(path, Policy)
+    return read(path or POLICY_FILE, Policy)
 
 
 # Names that mean personal data wherever they stand; matched on whole words of the column name.

@@ -102,9 +102,8 @@ def _content(connection: "DuckDBPyConnection", table: str, columns: list[_Column
     """The rows of a mart and a fingerprint of its content and columns, whatever the order of its rows."""
     names = ", ".join(f'"{column.name}"' for column in columns)
     row = connection.execute(f'SELECT count(*), bit_xor(hash({names})), sum(hash({names}) % 1000000007) FROM {SCHEMA}."{table}"').fetchone()
-    assert row is not None
     kinds = [(column.name, column.type) for column in columns]
-    return int(row[0]), hashlib.sha256(repr((row, kinds)).encode()).hexdigest()[:16]
+    return int(row[0]) if row else 0, hashlib.sha256(repr((row, kinds)).encode()).hexdigest()[:16]
 
 
 def _write(connection: "DuckDBPyConnection", table: str, columns: list[_Column], file: Path) -> None:
@@ -135,9 +134,7 @@ def _write_read_copy(root: Path, tables: dict[str, list[_Column]]) -> None:
     for table, columns in tables.items():
         names = ", ".join(f'"{column.name}"' for column in columns)
         statements.append(f"CREATE VIEW {SCHEMA}.\"{table}\" AS SELECT {names} FROM read_parquet('{_sql_path(root / 'current' / f'{table}.parquet')}')")
-        statements += [
-            f'COMMENT ON COLUMN {SCHEMA}."{table}"."{column.name}" IS {_literal(column.comment)}' for column in columns if column.comment
-        ]
+        statements += [f'COMMENT ON COLUMN {SCHEMA}."{table}"."{column.name}" IS {_literal(column.comment)}' for column in columns if column.comment]
     signature = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     signature_file = root / ".read_copy.sha256"
     read_copy = root / READ_COPY
@@ -158,7 +155,7 @@ def _write_read_copy(root: Path, tables: dict[str, list[_Column]]) -> None:
 def _forget_old(root: Path, current: Path) -> None:
     """Remove versions that no reader can still be opening: all but the newest few and the one shown."""
     shown = os.readlink(current)
-    versions = sorted((path for path in root.iterdir() if path.is_dir() and path.name.startswith("v") and not path.is_symlink()), key=lambda path: path.stat().st_mtime)
+    versions = sorted((path for path in root.glob("v*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in versions[:-_KEPT_VERSIONS]:
         if path.name != shown:
             shutil.rmtree(path)

@@ -37,4 +37,5 @@ def query(sql: str, *, limit: int) -> tuple[list[str], list[tuple[Any, ...]]]:
             result = connection.execute(sql)
             return [column[0] for column in result.description or []], result.fetchmany(limit)
         except duckdb.Error as error:
-            raise UsageError(f"the query cannot be run: {scrub(str(error))}", mend="the marts and their columns: SELECT * FROM information_schema.columns") from None
+            mend = "the marts and their columns: SELECT * FROM information_schema.columns"
+            raise UsageError(f"the query cannot be run: {scrub(str(error))}", mend=mend) from None

@@ -40,6 +40,12 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
         """The models built, in the order in which they ended."""
         return list(self._models.values())
 
+    def forget(self) -> None:
+        """Begin anew: what was said so far was about a build that is being replaced."""
+        self._models.clear()
+        self._failures.clear()
+        self._errors.clear()
+
     def update_snapshot_evaluation_progress(
         self,
         snapshot: Any,

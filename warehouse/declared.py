@@ -20,7 +20,9 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     seen: set[Any] = set()
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]  # PyYAML's stubs leave it untyped
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str | int | float | bool):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
@@ -40,6 +42,10 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except FileNotFoundError:
         raise DeclarationError(f"{_short(path)}: the file is missing", mend="restore it from git: `git checkout -- " + _short(path) + "`") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DeclarationError(
+            f"{_short(path)}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8'}", mend="save it as UTF-8, readable by this user"
+        ) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -49,13 +55,19 @@ def read_yaml(path: Path) -> Any:
         ) from None
 
 
-@lru_cache(maxsize=64)
 def read(path: Path, model: type[Declared]) -> Declared:
-    """Read and validate a declared file.
+    """Read and validate a declared file; read again only when it has changed.
 
     Raises:
         DeclarationError: with one line per problem: file, key, what was found, what is allowed.
     """
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    found: Declared = _read(path, changed, model)
+    return found
+
+
+@lru_cache(maxsize=64)
+def _read(path: Path, changed: int, model: type[BaseModel]) -> Any:
     content = read_yaml(path)
     try:
         return model.model_validate(content if content is not None else {})

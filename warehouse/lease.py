@@ -69,8 +69,7 @@ def _file_lock(purpose: str) -> Iterator[None]:
             file.seek(0)
             raise LeaseHeld(
                 f"another process is writing this warehouse{_holder(file.read())}.",
-                mend="wait for it to end (`warehouse status` shows it) and run again; "
-                "a killed process frees the lease by itself",
+                mend="wait for it to end (`warehouse status` shows it) and run again; a killed process frees the lease by itself",
             ) from None
         file.seek(0)
         file.truncate()

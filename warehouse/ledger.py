@@ -143,7 +143,7 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
 def is_new() -> bool:
     """Whether this machine's ledger knows of no run but the one that is running."""
     with _ledger() as ledger:
-        return ledger.execute("SELECT count(*) FROM runs WHERE pid <> ?", (os.getpid(),)).fetchone() == (0,)
+        return bool(ledger.execute("SELECT count(*) FROM runs WHERE pid <> ?", (os.getpid(),)).fetchone() == (0,))
 
 
 def fill_from(connection: "DuckDBPyConnection") -> int:
@@ -178,9 +178,7 @@ def last_success(step: str, item: str = "") -> datetime | None:
     if not _path().exists():
         return None
     with _ledger() as ledger:
-        row = ledger.execute(
-            "SELECT max(ended_at) FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', 'findings')", (step, item)
-        ).fetchone()
+        row = ledger.execute("SELECT max(ended_at) FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', 'findings')", (step, item)).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 

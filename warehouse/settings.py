@@ -60,9 +60,7 @@ class Settings(BaseSettings):
     memory_limit: Annotated[str, Field(validation_alias="WAREHOUSE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")] = "600MB"
     threads: Annotated[int, Field(validation_alias="WAREHOUSE_THREADS", ge=1, le=256)] = 2
     motherduck_token: Annotated[SecretStr | None, Field(validation_alias="MOTHERDUCK_TOKEN")] = None
-    motherduck_database: Annotated[
-        str, Field(validation_alias="MOTHERDUCK_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    ] = "warehouse"
+    motherduck_database: Annotated[str, Field(validation_alias="MOTHERDUCK_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "warehouse"
     state_credentials: Annotated[SecretStr | None, Field(validation_alias="WAREHOUSE_STATE_CREDENTIALS")] = None
     sources: SourcesSettings = SourcesSettings()
     privacy: PrivacySettings = PrivacySettings()
@@ -204,7 +202,7 @@ def secret_values() -> list[str]:
     try:
         now = settings()
     except UsageError:
-        return [value for name, value in os.environ.items() if "CREDENTIALS" in name or "TOKEN" in name or "KEY" in name and len(value) > 7]
+        return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))]
     for secret in (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.privacy.hmac_key):
         if secret is not None and secret.get_secret_value():
             value = secret.get_secret_value()

@@ -22,7 +22,7 @@ def extension_folder() -> Path:
     return settings().home / "duckdb_extensions"
 
 
-def duckdb_config() -> dict[str, str]:
+def duckdb_config() -> "dict[str, str | bool | int | float | list[str]]":
     """The options of every DuckDB connection: bounded memory, no downloads, spill files inside the home."""
     now = settings()
     return {
@@ -131,9 +131,9 @@ def _connect_motherduck() -> "DuckDBPyConnection":
 
     now = settings()
     token = now.motherduck_token.get_secret_value() if now.motherduck_token else ""
-    if not token or token == "None":
+    if token in ("", "None"):  # a missing variable becomes the string 'None' on some ways into the environment
         raise UsageError("MOTHERDUCK_TOKEN is not set, and WAREHOUSE_STORAGE is motherduck.", mend="create a token in MotherDuck and export it")
-    os.environ["motherduck_token"] = token  # DuckDB's client reads it there; never in SQL text
+    os.environ.setdefault("MOTHERDUCK_TOKEN", token)  # DuckDB's client reads it there; never in SQL text
     connection = duckdb.connect(":memory:", config=duckdb_config())
     load_extension(connection, "motherduck")
     connection.execute(f"ATTACH 'md:{now.motherduck_database}' AS {CATALOG}")

@@ -103,7 +103,8 @@ def test_orders_are_the_real_purchases_to_the_cent(home: Path) -> None:
         """,
     )
     assert found == [(ORDERS, 23_570, 167_881, Decimal("2500315.63"), 80, ORDERS, 255, True)]
-    assert purchases()[0].order_id == 1 and len(purchases()) == ORDERS
+    assert purchases()[0].order_id == 1
+    assert len(purchases()) == ORDERS
 
 
 def test_users_are_the_customers_with_distinct_profiles(home: Path) -> None:
@@ -119,13 +120,12 @@ def test_users_are_the_customers_with_distinct_profiles(home: Path) -> None:
         """,
     )
     assert found == [(*[23_570] * 7, True, True, 9, 3)]
-    forms = query(
-        reader_url(home), "select count(*) filter (where email like '%+%'), count(*) filter (where email <> lower(email)) from shop.users"
-    )
+    forms = query(reader_url(home), "select count(*) filter (where email like '%+%'), count(*) filter (where email <> lower(email)) from shop.users")
     assert all(count > 1000 for count in forms[0])
     early = "select min(ordered_at) - created_at as early from shop.users join shop.orders on user_id = users.id group by users.id"
     least, most = query(reader_url(home), f"select min(early) > interval '0', max(early) <= interval '30 days' from ({early}) as each")[0]
-    assert least and most
+    assert least
+    assert most
 
 
 def test_profiles_are_the_same_on_every_machine_and_python() -> None:
@@ -176,10 +176,13 @@ def test_company_survives_a_kill_of_its_server_with_its_port_and_key(home: Path)
 def test_lock_file_that_names_a_living_stranger_does_not_keep_the_server_from_starting(home: Path) -> None:
     server = box.server_of(home, fsync=False)
     content = (server.data / "postmaster.pid").read_text().splitlines()
-    assert server.stop() and not server.is_running() and not server.stop()
+    assert server.stop()
+    assert not server.is_running()
+    assert not server.stop()
     (server.data / "postmaster.pid").write_text("\n".join([str(os.getpid()), *content[1:]]) + "\n")
     assert not server.is_running()
-    assert server.ensure_running() and server.is_running()
+    assert server.ensure_running()
+    assert server.is_running()
 
 
 @pytest.mark.usefixtures("fixed_clock")
@@ -190,10 +193,12 @@ def test_acts_touch_what_they_report_and_nothing_else(home: Path) -> None:
     orders_after, users_after = rows(url, ROWS_OF_ORDERS), rows(url, ROWS_OF_USERS)
 
     assert [len(ids) for ids in (done.placed, done.edited, done.deleted, done.edited_users)] == [40, 20, 10, 5]
-    assert orders_after.keys() - orders.keys() == set(done.placed) and min(done.placed) > max(orders)
+    assert orders_after.keys() - orders.keys() == set(done.placed)
+    assert min(done.placed) > max(orders)
     assert orders.keys() - orders_after.keys() == set(done.deleted)
     assert changed(orders, orders_after) == set(done.edited)
-    assert users_after.keys() == users.keys() and changed(users, users_after) == set(done.edited_users)
+    assert users_after.keys() == users.keys()
+    assert changed(users, users_after) == set(done.edited_users)
 
     touched = ",".join(map(str, done.placed + done.edited))
     assert query(url, f"select distinct updated_at from shop.orders where id in ({touched})") == [(NOW,)]
@@ -247,17 +252,24 @@ def test_command_line_tells_what_it_did_and_writes_only_inside_the_home(fresh: P
     assert run("status")[0] == 1
     assert not fresh.exists()
     code, said, complained = run("start")
-    assert (code, complained) == (0, "") and "is running" in said and "make demo-stop" in said
+    assert (code, complained) == (0, "")
+    assert "is running" in said
+    assert "make demo-stop" in said
     assert run("status")[0] == 0
     assert run("url")[1].strip() == box.owner_url(fresh)
     assert run("act", "--place", "2", "--delete", "1")[1] == "orders placed: 2, edited: 0, deleted: 1; users edited: 0\n"
     code, said, complained = run("reset")
-    assert (code, said) == (2, "") and complained.startswith("error: ") and "--yes" in complained
+    assert (code, said) == (2, "")
+    assert complained.startswith("error: ")
+    assert "--yes" in complained
     assert run("stop")[0] == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"home", "outside"} and {path.name for path in fresh.iterdir()} == {"demo"}
-    assert not list(outside.iterdir()) and not list(Path("/tmp").glob(f".s.PGSQL.{box.server_of(fresh).port}*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "outside"}
+    assert {path.name for path in fresh.iterdir()} == {"demo"}
+    assert not list(outside.iterdir())
+    assert not list(Path("/tmp").glob(f".s.PGSQL.{box.server_of(fresh).port}*"))
     secrets = [path for path in (fresh / "demo").rglob("*") if path.name in ("demo.env", "secret", "log")]
-    assert len(secrets) == 3 and all(path.stat().st_mode & 0o077 == 0 for path in secrets)
+    assert len(secrets) == 3
+    assert all(path.stat().st_mode & 0o077 == 0 for path in secrets)
     assert run("reset", "--yes")[0] == 0
     assert not list(fresh.iterdir())
 
@@ -284,7 +296,8 @@ def test_taken_port_is_exchanged_and_written_down(home: Path) -> None:
         other.bind(("127.0.0.1", before))
         other.listen()
         box.start(home, fsync=False)
-    assert server.port != before and query(reader_url(home), "select 1") == [(1,)]
+    assert server.port != before
+    assert query(reader_url(home), "select 1") == [(1,)]
 
 
 def test_cluster_of_another_version_is_refused_with_the_way_out(tmp_path: Path) -> None:

@@ -5,8 +5,10 @@ MODEL (
   ),
   owner data,
   grain order_id,
-  depends_on (staging.stg_postgres__users),
-  references (user_id),
+  depends_on (
+    staging.stg_postgres__users
+  ),
+  references user_id,
   description 'Every order, one row each, as production last stated it. Built from what was loaded since the last build, so an old order that is edited today moves its own day.',
   column_descriptions (
     order_id = 'Key of the order in the production database.',
@@ -22,10 +24,10 @@ MODEL (
   ),
   audits (
     not_null(columns := (order_id, user_id, ordered_at, order_date, revenue, currency)),
-    unique_values(columns := (order_id)),
-    amount_is_valid(column := revenue),
-    not_in_the_future(column := order_date),
-    reference_exists(column := user_id, parent := staging.stg_postgres__users, parent_column := user_id),
+    unique_values(columns := order_id),
+    amount_is_valid(amount := revenue),
+    not_in_the_future(day := order_date),
+    reference_exists(key := user_id, parent := staging.stg_postgres__users, parent_key := user_id),
     orders_match_staging
   )
 );

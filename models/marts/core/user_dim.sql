@@ -3,7 +3,9 @@ MODEL (
   kind VIEW,
   owner data,
   grain user_id,
-  depends_on (staging.stg_postgres__users),
+  depends_on (
+    staging.stg_postgres__users
+  ),
   description 'Every user as valid now; earlier versions are in marts.user_dim_history.',
   column_descriptions (
     user_id = 'Key of the user in the production database.',
@@ -17,7 +19,7 @@ MODEL (
   ),
   audits (
     not_null(columns := (user_id, signup_date)),
-    unique_values(columns := (user_id)),
+    unique_values(columns := user_id),
     users_match_staging
   )
 );

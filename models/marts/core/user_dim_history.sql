@@ -7,7 +7,7 @@ MODEL (
   ),
   owner data,
   grain (user_id, valid_from),
-  references (user_id),
+  references user_id,
   description 'Every version of a user that a load has seen, with the time from and to which it was valid (slowly changing dimension, type 2).',
   column_descriptions (
     user_id = 'Key of the user in the production database.',

@@ -12,9 +12,11 @@ MODEL (
     retention_rate = 'Active customers divided by the size of the cohort, 0 to 1.'
   ),
   audits (
-    not_null(columns := (cohort_month, months_since_first, cohort_size, active_customers, retention_rate)),
+    not_null(
+      columns := (cohort_month, months_since_first, cohort_size, active_customers, retention_rate)
+    ),
     unique_combination_of_columns(columns := (cohort_month, months_since_first)),
-    accepted_range(column := retention_rate, min_v := 0, max_v := 1),
+    forall(criteria := retention_rate BETWEEN 0 AND 1),
     cohorts_hold_every_customer
   )
 );

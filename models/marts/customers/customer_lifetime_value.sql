@@ -3,8 +3,10 @@ MODEL (
   kind FULL,
   owner data,
   grain (user_id, currency),
-  depends_on (marts.user_dim),
-  references (user_id),
+  depends_on (
+    marts.user_dim
+  ),
+  references user_id,
   description 'What each customer has bought so far, per currency. Recency, frequency and T follow the customer-base literature: purchases of one day count once, and the observation ends on the last order day held.',
   column_descriptions (
     user_id = 'Key of the user; see marts.user_dim.',
@@ -21,8 +23,8 @@ MODEL (
   audits (
     not_null(columns := (user_id, currency, revenue)),
     unique_combination_of_columns(columns := (user_id, currency)),
-    amount_is_valid(column := revenue),
-    reference_exists(column := user_id, parent := marts.user_dim, parent_column := user_id),
+    amount_is_valid(amount := revenue),
+    reference_exists(key := user_id, parent := marts.user_dim, parent_key := user_id),
     totals_match_order_facts
   )
 );
@@ -47,7 +49,9 @@ SELECT
   ROUND(SUM(o.revenue) / COUNT(*), 2)::DECIMAL(18, 2) AS average_order_value,
   MIN(o.order_date)::DATE AS first_order_date,
   MAX(o.order_date)::DATE AS last_order_date,
-  (COUNT(DISTINCT o.order_date) - 1)::INT AS frequency,
+  (
+    COUNT(DISTINCT o.order_date) - 1
+  )::INT AS frequency,
   DATE_DIFF('DAY', MIN(o.order_date), MAX(o.order_date))::INT AS recency,
   DATE_DIFF('DAY', MIN(o.order_date), MAX(observation.end_date))::INT AS t
 FROM observed_orders AS o

@@ -15,8 +15,8 @@ MODEL (
   audits (
     not_null(columns := (date, currency, revenue)),
     unique_combination_of_columns(columns := (date, currency)),
-    amount_is_valid(column := revenue),
-    not_in_the_future(column := date),
+    amount_is_valid(amount := revenue),
+    not_in_the_future(day := date),
     totals_match_order_facts
   )
 );

@@ -17,18 +17,24 @@ MODEL (
   ),
   audits (
     not_null(columns := (order_id, user_id, ordered_at)),
-    unique_values(columns := (order_id))
+    unique_values(columns := order_id)
   )
 );
 
 SELECT
   id::BIGINT AS order_id,
   user_id::BIGINT AS user_id,
-  (ordered_at AT TIME ZONE 'UTC')::TIMESTAMP AS ordered_at,
+  (
+    ordered_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS ordered_at,
   quantity::INT AS quantity,
   revenue::DECIMAL(12, 2) AS revenue,
   currency::TEXT AS currency,
   status::TEXT AS status,
-  (updated_at AT TIME ZONE 'UTC')::TIMESTAMP AS updated_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    updated_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS updated_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_postgres.orders

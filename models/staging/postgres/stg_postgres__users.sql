@@ -16,10 +16,7 @@ MODEL (
     updated_at = 'When production last changed the user, UTC.',
     loaded_at = 'When this version of the row was read from production, UTC; strictly rising from load to load.'
   ),
-  audits (
-    not_null(columns := (user_id)),
-    unique_values(columns := (user_id))
-  )
+  audits (not_null(columns := user_id), unique_values(columns := user_id))
 );
 
 SELECT
@@ -30,7 +27,13 @@ SELECT
   age::INT AS age,
   country::TEXT AS country,
   segment::TEXT AS segment,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
-  (updated_at AT TIME ZONE 'UTC')::TIMESTAMP AS updated_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
+  (
+    updated_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS updated_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_postgres.users

@@ -1,7 +1,10 @@
-"""What every source declares: how often it is loaded and how fresh it must be."""
+"""What every source has in common: what it declares, and how the loader and a source talk."""
 
 import re
-from datetime import timedelta
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +14,9 @@ from warehouse.declared import read
 from warehouse.errors import UsageError
 
 FOLDER = Path(__file__).parent
+LOADED_AT = "_loaded_at"
+"""When the snapshot was taken in which this version of a row was read; rises strictly from load to load of a table."""
+
 INTERVALS = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -55,3 +61,36 @@ def common(source: str) -> SourceDeclaration:
     if source not in sources():
         raise UsageError(f"there is no source {source!r}; sources: {', '.join(sources())}", mend="see the README's `add a source`")
     return read(FOLDER / f"{source}.yaml", _AnySource)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the warehouse holds of a table: the highest cursor and the time of the last load; None when it is empty."""
+
+    exists: bool = False
+    cursor: datetime | date | int | None = None
+    loaded_at: datetime | None = None
+
+
+@dataclass
+class Extract:
+    """What was read from one table in this run."""
+
+    name: str
+    rows_read: int = 0
+    rows_changed: int = 0
+    window: Literal["whole table", "changed rows"] = "whole table"
+    loaded_at: datetime | None = None
+    file: Path | None = None
+
+
+@dataclass
+class Reading:
+    """How the loader and the source talk: what is held before, what was read after."""
+
+    work: Path
+    held: Callable[[str, str], Held]
+    without_known: Callable[[str, list[str], Path], int]
+    advance: Callable[[str, int], None]
+    open: ExitStack
+    extracts: dict[str, Extract] = field(default_factory=dict)

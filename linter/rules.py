@@ -1,0 +1,165 @@
+"""The house rules of models, one class each; `linter:` in config.yaml turns them on.
+
+They stand in one file because SQLMesh counts a base class imported from another file as the same rule declared twice.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sqlglot import exp
+from sqlmesh.core.linter.rule import Rule, RuleViolation
+from sqlmesh.core.model import ExternalModel, Model, SqlModel
+
+
+class HouseRule(Rule):  # type: ignore[misc]  # sqlmesh ships no type information
+    """A rule for the models of this project; what others own (external_models.yaml) is not held to it."""
+
+    @abstractmethod
+    def problems(self, model: Model) -> Iterable[str]:
+        """What is wrong with the model: one sentence each, saying what to write instead."""
+
+    def check_model(self, model: Model) -> list[RuleViolation]:
+        """SQLMesh: the violations of one model."""
+        return [] if isinstance(model, ExternalModel) else [self.violation(problem) for problem in self.problems(model)]
+
+
+class CompleteHeader(HouseRule):
+    """A model states its owner, its grain (in columns it has) and its description."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """A missing owner, grain or description, or a grain of unknown columns."""
+        if not model.owner:
+            yield "no owner: write `owner <team>` into the header, the team that answers for the model"
+        if not model.grains:
+            yield "no grain: write `grain <column>` or `grain (<column>, <column>)`, the columns that identify one row"
+        if not model.description:
+            yield "no description: write `description '…'`, what one row is and what a reader must know"
+        for grain in model.grains:
+            for unknown in sorted(_column_names(grain) - set(model.columns_to_types or {})):
+                yield f"the grain names {unknown}, which is not a column of the model: name columns of its SELECT"
+
+
+class EveryColumnDescribed(HouseRule):
+    """Each column is described in the header, and nothing else is."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """Columns without a description, and descriptions without a column."""
+        # Not `column_descriptions`: that one falls back to comments in the query.
+        described = model.column_descriptions_ or {}
+        columns = model.columns_to_types or {}
+        for column in columns:
+            if not described.get(column, "").strip():
+                yield f"column {column} is not described: write `{column} = '…'` into column_descriptions, its meaning and unit"
+        for name in described:
+            if name not in columns:
+                yield f"column_descriptions describes {name}, which is not a column of the model: remove or rename it"
+
+
+class PathIsTheName(HouseRule):
+    """A model is found where its name says."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """A path that is none of the house's, or another name than the path says."""
+        if model._path is None:
+            return
+        path = Path(model._path).resolve().relative_to(Path(self.context.path).resolve())
+        expected = _name_of(path)
+        if expected is None:
+            yield f"{path} is no place for a model: move it to models/staging/<source>/stg_<source>__<table>.sql or models/marts/<domain>/<name>.sql"
+        elif model.name != expected:
+            yield f"the name is {model.name}, the path says {expected}: write `name {expected}` or move the file"
+
+
+class ExplicitCasts(HouseRule):
+    """Each projection of the outermost SELECT is cast: an inferred type would change with whatever lies below."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """Projections without a cast, in each branch of a UNION."""
+        if isinstance(model, SqlModel):
+            for select in _outermost_selects(model.query):
+                for projection in select.expressions:
+                    if not projection.is_star and not isinstance(projection.unalias(), exp.Cast):
+                        name = projection.alias_or_name or projection.sql(dialect=model.dialect)
+                        yield f"column {name} has no explicit cast: write `<expression>::<TYPE> AS {name}` in the outermost SELECT"
+
+
+class StarOnlyInImportCtes(HouseRule):
+    """`SELECT *` stands only in import CTEs (`WITH orders AS (SELECT * FROM staging.…)`), so that a new column goes nowhere unseen."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """Stars in any SELECT that is not an import CTE."""
+        if isinstance(model, SqlModel):
+            own_ctes = {cte.alias for cte in model.query.find_all(exp.CTE)}
+            for select in model.query.find_all(exp.Select):
+                if any(projection.is_star for projection in select.expressions) and not _is_import_cte(select, own_ctes):
+                    yield f"`{_shortened(select.sql(dialect=model.dialect))}` is no import CTE: list its columns instead of *"
+
+
+class MartsAreAudited(HouseRule):
+    """Each build of a mart proves that its grain is unique and never null."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """A grain without an audit of its uniqueness, or with columns that may be null."""
+        if not model.name.startswith("marts."):
+            return
+        never_null = _audited_columns(model, "not_null")
+        for grain in (_column_names(grain) for grain in model.grains):
+            written = f"({', '.join(sorted(grain))})"
+            if not _is_proved_unique(model, grain):
+                audit = "unique_values" if len(grain) == 1 else "unique_combination_of_columns"
+                yield f"nothing proves that the grain is unique: add `{audit}(columns := {written})` to audits"
+            if not grain <= set().union(*never_null):
+                yield f"the grain may be null: add `not_null(columns := {written})` to audits"
+
+
+def _name_of(path: Path) -> str | None:
+    match path.parts:
+        case ("models", "staging", source, file) if file.startswith(f"stg_{source}__"):
+            return f"staging.{path.stem}"
+        case ("models", "marts", _, _):
+            return f"marts.{path.stem}"
+    return None
+
+
+def _outermost_selects(query: exp.Expr) -> Iterator[exp.Select]:
+    if isinstance(query, exp.SetOperation):
+        yield from _outermost_selects(query.left)
+        yield from _outermost_selects(query.right)
+    elif isinstance(query, exp.Subquery):
+        yield from _outermost_selects(query.this)
+    elif isinstance(query, exp.Select):
+        yield query
+
+
+def _is_import_cte(select: exp.Select, own_ctes: set[str]) -> bool:
+    """Whether it is a CTE that takes one whole table of another model, at most filtered."""
+    source = select.args.get("from_")
+    table = source.this if source else None
+    if not isinstance(select.parent, exp.CTE) or not isinstance(table, exp.Table):
+        return False
+    return not select.args.get("joins") and not (not table.db and table.name in own_ctes)
+
+
+def _shortened(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _is_proved_unique(model: Model, grain: set[str]) -> bool:
+    if len(grain) == 1 and any(grain <= columns for columns in _audited_columns(model, "unique_values")):
+        return True
+    return grain in _audited_columns(model, "unique_combination_of_columns")
+
+
+def _audited_columns(model: Model, audit: str) -> list[set[str]]:
+    """The columns of each use of an audit that looks at every row and stops the build."""
+    return [
+        _column_names(arguments["columns"])
+        for name, arguments in model.audits
+        if name == audit and "columns" in arguments and not {"condition", "blocking"} & arguments.keys()
+    ]
+
+
+def _column_names(expression: exp.Expr) -> set[str]:
+    """The columns named by `a`, `(a)` or `(a, b)`."""
+    return {column.name for column in expression.find_all(exp.Column)}

@@ -1,0 +1,57 @@
+"""Rebuild: the raw tables from the landing zone alone."""
+
+from typing import TYPE_CHECKING
+
+from pipelines import landing
+from pipelines.load import Loaded, mark_known
+from pipelines.source import LOADED_AT
+from warehouse import storage
+from warehouse.console import progress
+from warehouse.errors import StepFailed
+from warehouse.ledger import Run
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def rebuild(source: str, run: Run) -> list[Loaded]:
+    """Make the raw tables of a source anew from the landing zone alone: the last version of each key, equal to the row.
+
+    Raises:
+        StepFailed: a file of the landing zone is missing or damaged; nothing is changed then.
+    """
+    with run.step("rebuild", source) as step, storage.open_warehouse() as connection, progress(f"rebuilding {source}"):
+        mark_known(source, connection)
+        kept: dict[str, list[landing.Package]] = {}
+        for package in landing.packages(source):
+            if package.is_loaded:
+                landing.verify(package)
+                kept.setdefault(package.table, []).append(package)
+        if not kept:
+            raise StepFailed(f"the landing zone holds no package of {source}.", mend=f"`warehouse load {source}` reads the source itself")
+        rows = _replace(connection, source, kept)
+        read = {table: sum(package.rows for package in packages) for table, packages in kept.items()}
+        step.rows_in, step.rows_out = sum(read.values()), sum(rows.values())
+        return [Loaded(source, table, read[table], rows[table], "landing zone") for table in kept]
+
+
+def _replace(connection: "DuckDBPyConnection", source: str, kept: dict[str, list[landing.Package]]) -> dict[str, int]:
+    """Replace all tables in one transaction with the last version of each key; returns the rows of each."""
+    rows = {}
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS raw_{source}")
+    connection.begin()
+    try:
+        for table, packages in kept.items():
+            key = ", ".join(f'"{name}"' for name in packages[-1].primary_key)
+            connection.execute(
+                f'CREATE OR REPLACE TABLE raw_{source}."{table}" AS SELECT * FROM read_parquet($files, union_by_name = true) '
+                f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {LOADED_AT} DESC) = 1",
+                {"files": [str(package.file) for package in packages]},
+            )
+            row = connection.execute(f'SELECT count(*) FROM raw_{source}."{table}"').fetchone()
+            rows[table] = int(row[0]) if row else 0
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise
+    return rows
