@@ -99,10 +99,13 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path) -> list[Loa
         pipeline = open_pipeline(source, connection)
         with dlt_errors(source):
             pipeline.extract(_source(source)(reading))
-    if any(extract.file for extract in reading.extracts.values()):
+    if any(extract.rows_changed for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
     else:
-        pipeline.drop_pending_packages()  # an empty package: nothing to keep, nothing to load
+        pipeline.abort_packages()  # an empty package: nothing to keep, nothing to load
+    for extract in reading.extracts.values():
+        if extract.file is not None and not extract.rows_changed:
+            raw.create_empty(connection, source, extract.name, extract.file)
     return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.window) for one in reading.extracts.values()]
 
 

@@ -5,7 +5,7 @@ The warehouse itself says how far each table got (`Held`), so there is no state 
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,8 +147,8 @@ def _rows(snapshot: _Snapshot, full_name: str, table: Table, own: str, declared:
     extract.rows_changed = extract.rows_read
     if extract.rows_read and overlaps:
         extract.rows_changed = reading.without_known(own, table.primary_key, file)
-    if extract.rows_changed or not held.exists:  # an empty table becomes an empty table
-        extract.file = file
+    extract.file = file
+    if extract.rows_changed:
         yield with_file_import(str(file), "parquet", extract.rows_changed, pq.read_schema(file).empty_table())
 
 
@@ -190,8 +190,7 @@ def _write(connection: "DuckDBPyConnection", sql: str, own: str, loaded_at: date
 
     rows = 0
     try:
-        reader = connection.execute("SELECT * FROM postgres_query(?, ?)", [ATTACHED, sql]).to_arrow_reader(_BATCH_ROWS)
-        with pq.ParquetWriter(file, safe(reader.schema.empty_table()).schema, compression="zstd") as writer:
+        with _stream(connection, sql) as reader, pq.ParquetWriter(file, safe(reader.schema.empty_table()).schema, compression="zstd") as writer:
             for batch in reader:
                 writer.write_table(safe(pa.Table.from_batches([batch])))
                 rows += batch.num_rows
@@ -199,6 +198,20 @@ def _write(connection: "DuckDBPyConnection", sql: str, own: str, loaded_at: date
     except (duckdb.Error, pa.ArrowException) as error:
         raise explained(error, f"reading {own}") from None
     return rows
+
+
+@contextmanager
+def _stream(connection: "DuckDBPyConnection", sql: str) -> Iterator["pa.RecordBatchReader"]:
+    """The rows of SQL run in PostgreSQL, in batches; closed before the connection is.
+
+    A stream left open would be torn down by the garbage collector when its connection is gone, and abort the process.
+    """
+    reader = connection.execute("SELECT * FROM postgres_query(?, ?)", [ATTACHED, sql]).to_arrow_reader(_BATCH_ROWS)
+    try:
+        yield reader
+    finally:
+        with suppress(Exception):  # closing a stream that failed raises again; the first error is the one to show
+            reader.close()
 
 
 def _columns(connection: "DuckDBPyConnection", full_name: str, table: Table) -> list[Column]:

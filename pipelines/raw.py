@@ -55,3 +55,10 @@ def make_dlt_look(connection: "DuckDBPyConnection", source: str, tables: set[str
     """
     if columns(connection, source, "_dlt_version") and not all(columns(connection, source, table) for table in tables):
         connection.execute(f"DELETE FROM raw_{source}._dlt_version")
+
+
+def create_empty(connection: "DuckDBPyConnection", source: str, table: str, file: Path) -> None:
+    """Make the raw table of a source's table that has no rows yet, so that models can read it; dlt makes none."""
+    if not columns(connection, source, table):
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS raw_{source}")
+        connection.execute(f'CREATE TABLE raw_{source}."{table}" AS SELECT * FROM read_parquet($file)', {"file": str(file)})

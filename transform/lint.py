@@ -48,7 +48,8 @@ def _violations(context: "Context") -> list[str]:
 
 def _unformatted(context: "Context") -> list[str]:
     files = {target._path for target in (*context.models.values(), *context._audits.values()) if target._path and target._path.suffix == ".sql"}
-    return [f"{_short(file)}: not in SQLMesh's layout: run `make format`" for file in sorted(files) if not context.format(check=True, paths=(file,), append_newline=True)]
+    wrong = [file for file in sorted(files) if not context.format(check=True, paths=(file,), append_newline=True)]
+    return [f"{_short(file)}: not in SQLMesh's layout: run `make format`" for file in wrong]
 
 
 def _short(path: Path | None) -> str:

@@ -41,12 +41,15 @@ WITH observed_orders AS (
     MAX(order_date) AS end_date
   FROM observed_orders
 )
+/* A quotient is binary: the average is made a decimal before it is rounded, or 2.01 / 2 would become 1.00. */
 SELECT
   o.user_id::BIGINT AS user_id,
   o.currency::TEXT AS currency,
   SUM(o.revenue)::DECIMAL(18, 2) AS revenue,
   COUNT(*)::BIGINT AS orders,
-  ROUND(SUM(o.revenue) / COUNT(*), 2)::DECIMAL(18, 2) AS average_order_value,
+  ROUND((
+    SUM(o.revenue) / COUNT(*)
+  )::DECIMAL(38, 8), 2)::DECIMAL(18, 2) AS average_order_value,
   MIN(o.order_date)::DATE AS first_order_date,
   MAX(o.order_date)::DATE AS last_order_date,
   (

@@ -1,0 +1,144 @@
+"""What the tests share: a home of their own, and a real PostgreSQL with the demo company in it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+from demo import box
+from demo.company import DATABASE, OWNER, READER
+from demo.server import Server
+
+from warehouse import settings as settings_module
+from warehouse.errors import WarehouseError
+from warehouse.settings import ROOT
+
+KEY = "a key of the tests, longer than thirty-two characters"
+WAREHOUSE = Path(sys.executable).parent / "warehouse"
+
+
+@dataclass
+class Company:
+    """A database of the demo company that one test may change."""
+
+    server: Server
+    database: str
+
+    @property
+    def reader_url(self) -> str:
+        """What the warehouse is given."""
+        return self.server.url(READER, self.database)
+
+    @property
+    def owner_url(self) -> str:
+        """What the company itself uses."""
+        return self.server.url(OWNER, self.database)
+
+    def execute(self, *statements: str) -> None:
+        """Run statements as the company, in one transaction."""
+        with closing(psycopg2.connect(self.owner_url)) as connection, connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the company's own database answers."""
+        with closing(psycopg2.connect(self.owner_url)) as connection, connection, connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty WAREHOUSE_HOME with a key for pseudonyms, and no source."""
+    for name in list(os.environ):
+        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_")):
+            monkeypatch.delenv(name)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("WAREHOUSE_HOME", str(folder))
+    monkeypatch.setenv("PRIVACY__HMAC_KEY", KEY)
+    settings_module.reload()
+    yield folder
+    settings_module.reload()
+
+
+@pytest.fixture
+def setting(monkeypatch: pytest.MonkeyPatch, home: Path) -> Callable[[str, str | None], None]:
+    """Set or unset one setting for this test."""
+
+    def change(name: str, value: str | None) -> None:
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+        settings_module.reload()
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def company_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One PostgreSQL a test process, with the filled company as a template."""
+    folder = tmp_path_factory.mktemp("company")
+    server = box.start(folder, fsync=False)
+    settings_module.reload()
+    yield server
+    box.stop(folder)
+
+
+@pytest.fixture
+def company(company_server: Server, setting: Callable[[str, str | None], None], request: pytest.FixtureRequest) -> Iterator[Company]:
+    """A copy of the company for one test, and the warehouse's settings pointing at it."""
+    name = f"shop_{os.getpid()}_{abs(hash(request.node.nodeid)) % 10**8}"
+    with closing(psycopg2.connect(company_server.url())) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{DATABASE}" OWNER "{OWNER}"')
+            cursor.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{READER}"')
+        copy = Company(company_server, name)
+        setting("SOURCES__POSTGRES__CREDENTIALS", copy.reader_url)
+        yield copy
+        with connection.cursor() as cursor:
+            cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@dataclass
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+def call(*arguments: str, script: str | None = None, wait: bool = True, **environment: str) -> Any:
+    """Run `warehouse …` (or a Python script that calls it) in a process of its own, as an operator would.
+
+    Returns:
+        `Ran`, or with `wait=False` the running process.
+    """
+    command = [sys.executable, "-c", script, *arguments] if script else [str(WAREHOUSE), *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    if not wait:
+        return process
+    out, err = process.communicate(timeout=180)
+    return Ran(process.returncode, out, err)
+
+
+@pytest.fixture
+def fails() -> Callable[..., WarehouseError]:
+    """Call something that must raise one of our errors; returns it."""
+
+    def check(function: Callable[..., Any], *arguments: Any, **named: Any) -> WarehouseError:
+        with pytest.raises(WarehouseError) as raised:
+            function(*arguments, **named)
+        return raised.value
+
+    return check

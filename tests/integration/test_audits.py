@@ -1,0 +1,343 @@
+"""Wrong data stops a build: each audit of each model finds the row that it is there for. What a kill leaves is built on."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+
+from transform.build import build, open_context
+from warehouse import settings
+from warehouse.declared import read_yaml
+from warehouse.errors import FindingsFound
+from warehouse.settings import ROOT
+
+if TYPE_CHECKING:
+    from sqlmesh import Context
+
+NOW = "1998-03-01T12:00:00Z"
+FIRST_LOAD, SECOND_LOAD, THIRD_LOAD = "1998-02-20 10:00:00+00", "1998-02-21 10:00:00+00", "1998-02-22 10:00:00+00"
+USER = "({}, 'a1', true, '***12', '***', 41, 'DE', 'consumer', '1996-12-31 23:00:00+00', '1997-01-01 00:00:00+00', '{}', 'k1')"
+ORDER = "({}, {}, '{}', 2, {}, '{}', 'paid', '1998-01-01 00:00:00+00', '{}')"
+ORDERS = [
+    (1, 1, "1997-12-31 23:59:59.999+00", "11.77", "USD"),
+    (2, 1, "1998-01-01 00:00:00+00", "12.00", "USD"),
+    (3, 1, "1998-01-01 00:00:00+00", "12.00", "USD"),
+    (4, 2, "1998-01-01 09:00:00+00", "0.00", "EUR"),
+    (5, 2, "1998-02-03 09:00:00+00", "20.00", "EUR"),
+    (6, 3, "1998-02-19 09:00:00+00", "7.00", "USD"),
+]
+
+# How each audit is broken: model, audit, SQL. Names in braces are the physical tables behind the models.
+NEVER_NULL = {
+    "staging.stg_postgres__orders": ("raw_postgres.orders", "id user_id ordered_at"),
+    "staging.stg_postgres__users": ("raw_postgres.users", "id"),
+    "marts.order_facts": ("{order_facts}", "order_id user_id ordered_at order_date revenue currency"),
+    "marts.user_dim_history": ("{user_dim_history}", "user_id valid_from"),
+    "marts.user_dim": ("{user_dim_history}", "user_id signup_date"),
+    "marts.daily_revenue": ("{daily_revenue}", "date currency revenue"),
+    "marts.customer_lifetime_value": ("{customer_lifetime_value}", "user_id currency revenue"),
+    "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
+}
+UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
+    ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"), "unique_combination_of_columns"
+)
+MONEY = ("order_facts", "daily_revenue", "customer_lifetime_value")
+TOTALS = ("daily_revenue", "customer_lifetime_value")
+
+
+def _one(table: str, change: str) -> str:
+    return f"UPDATE {table} SET {change} WHERE rowid = (SELECT MIN(rowid) FROM {table})"
+
+
+BROKEN: list[tuple[str, str, str]] = [
+    *((model, "not_null", _one(table, f"{column} = NULL")) for model, (table, columns) in NEVER_NULL.items() for column in columns.split()),
+    *((model, UNIQUE[model], f"INSERT INTO {table} SELECT * FROM {table} LIMIT 1") for model, (table, _) in NEVER_NULL.items()),
+    *((f"marts.{name}", "amount_is_valid", _one(f"{{{name}}}", "revenue = -0.01")) for name in MONEY),
+    ("marts.order_facts", "amount_is_valid", "CREATE OR REPLACE TABLE {order_facts} AS SELECT * REPLACE ('NaN'::DOUBLE AS revenue) FROM {order_facts}"),
+    ("marts.order_facts", "not_in_the_future", _one("{order_facts}", "order_date = DATE '1998-03-02'")),
+    ("marts.daily_revenue", "not_in_the_future", _one("{daily_revenue}", "date = DATE '1998-03-02'")),
+    ("marts.order_facts", "reference_exists", _one("{order_facts}", "user_id = 99")),
+    ("marts.order_facts", "reference_exists", "DELETE FROM raw_postgres.users WHERE id = 3"),
+    ("marts.customer_lifetime_value", "reference_exists", _one("{customer_lifetime_value}", "user_id = 99")),
+    ("marts.customer_lifetime_value", "reference_exists", "UPDATE {user_dim_history} SET valid_to = '1998-02-28' WHERE user_id = 3"),
+    ("marts.order_facts", "orders_match_staging", "DELETE FROM {order_facts} WHERE order_id = 4"),
+    ("marts.order_facts", "orders_match_staging", "INSERT INTO {order_facts} SELECT * REPLACE (9 AS order_id, 0 AS revenue) FROM {order_facts} LIMIT 1"),
+    ("marts.order_facts", "orders_match_staging", "DELETE FROM {order_facts}"),
+    *(
+        ("marts.order_facts", "orders_match_staging", _one("{order_facts}", change))
+        for change in ("revenue = revenue + 0.01", "quantity = quantity + 1", "currency = 'GBP'")
+    ),
+    ("marts.order_facts", "orders_match_staging", _one("raw_postgres.orders", f"_loaded_at = '{SECOND_LOAD}'")),
+    ("marts.user_dim_history", "one_current_version", "INSERT INTO {user_dim_history} SELECT * REPLACE (valid_from + INTERVAL 1 DAY AS valid_from) FROM {user_dim_history}"),
+    ("marts.user_dim_history", "one_current_version", _one("{user_dim_history}", "valid_to = valid_from")),
+    ("marts.user_dim", "users_match_staging", "UPDATE {user_dim_history} SET valid_to = '1998-02-28' WHERE user_id = 3"),
+    ("marts.user_dim", "users_match_staging", "DELETE FROM raw_postgres.users WHERE id = 3"),
+    *(
+        ("marts.user_dim", "users_match_staging", _one("{user_dim_history}", change))
+        for change in ("email_hash = 'b2'", "country = 'FR'", "segment = 'enterprise'", "age = 42", "age = NULL")
+    ),
+    *((f"marts.{name}", "totals_match_order_facts", _one(f"{{{name}}}", "revenue = revenue + 0.01")) for name in TOTALS),
+    *((f"marts.{name}", "totals_match_order_facts", _one(f"{{{name}}}", "orders = orders + 1")) for name in TOTALS),
+    *((f"marts.{name}", "totals_match_order_facts", _one(f"{{{name}}}", "currency = 'GBP'")) for name in TOTALS),
+    *((f"marts.{name}", "totals_match_order_facts", f"DELETE FROM {{{name}}} WHERE currency = 'EUR' AND orders > 0") for name in TOTALS),
+    *(("marts.cohort_retention", "forall", _one("{cohort_retention}", f"retention_rate = {rate}")) for rate in ("1.000001", "-0.000001")),
+    ("marts.cohort_retention", "cohorts_hold_every_customer", _one("{cohort_retention}", "active_customers = active_customers - 1, months_since_first = 0")),
+    ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention} WHERE cohort_month = DATE '1998-02-01'"),
+    ("marts.cohort_retention", "cohorts_hold_every_customer", "UPDATE {cohort_retention} SET cohort_size = cohort_size + 1, active_customers = active_customers + 1"),
+    ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention}"),
+]
+
+
+@contextmanager
+def _warehouse(home: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        yield connection
+
+
+def _change(home: Path, *statements: str) -> None:
+    with _warehouse(home) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def _rows(home: Path, query: str) -> list[tuple[Any, ...]]:
+    with _warehouse(home) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _orders_edited(change: str, orders: str, loaded_at: str = SECOND_LOAD) -> str:
+    """What a load does with rows that production changed."""
+    return f"UPDATE raw_postgres.orders SET {change}, updated_at = '{loaded_at}', _loaded_at = '{loaded_at}' WHERE id IN ({orders})"
+
+
+@pytest.fixture(scope="module")
+def clean_environment() -> Iterator[pytest.MonkeyPatch]:
+    """No setting but the clock, and settings read anew afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_")):
+                patch.delenv(name)
+        patch.setenv("WAREHOUSE_NOW", NOW)
+        yield patch
+    settings.reload()
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which three users and six orders were loaded, and nothing was built."""
+    folder = tmp_path_factory.mktemp("loaded")
+    declared = {table["name"]: table["columns"] for table in read_yaml(ROOT / "external_models.yaml")}
+    _change(
+        folder,
+        "CREATE SCHEMA raw_postgres",
+        *(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})" for table, columns in declared.items()),
+        f"INSERT INTO raw_postgres.users VALUES {', '.join(USER.format(user, FIRST_LOAD) for user in (1, 2, 3))}",
+        f"INSERT INTO raw_postgres.orders VALUES {', '.join(ORDER.format(*order, FIRST_LOAD) for order in ORDERS)}",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built_once(loaded: Path, tmp_path_factory: pytest.TempPathFactory, clean_environment: pytest.MonkeyPatch) -> Path:
+    """The same home after its first build; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("built") / "home"
+    shutil.copytree(loaded, folder)
+    clean_environment.setenv("WAREHOUSE_HOME", str(folder))
+    settings.reload()
+    build()
+    return folder
+
+
+@pytest.fixture
+def built(built_once: Path, home: Path, setting: Callable[[str, str | None], None]) -> Path:
+    """A built home that the test may break, the clock standing on NOW."""
+    shutil.copytree(built_once, home)
+    setting("WAREHOUSE_NOW", NOW)
+    return home
+
+
+@pytest.fixture(scope="module")
+def context(built_once: Path, tmp_path_factory: pytest.TempPathFactory, clean_environment: pytest.MonkeyPatch) -> Iterator["Context"]:
+    """SQLMesh's context on a copy of the built home."""
+    folder = tmp_path_factory.mktemp("audited") / "home"
+    shutil.copytree(built_once, folder)
+    clean_environment.setenv("WAREHOUSE_HOME", str(folder))
+    settings.reload()
+    with open_context() as opened:
+        yield opened
+
+
+class _Undone(Exception):
+    """Ends a transaction without keeping what it did."""
+
+
+def _failing(context: "Context", model: str, *, broken_by: str = "SELECT 1") -> set[str]:
+    """The audits of a model that find rows after a statement, which is undone."""
+    tables = {name.split(".")[1]: context.get_snapshot(name, raise_if_missing=True).table_name() for name in NEVER_NULL}
+    failing: set[str] = set()
+    with pytest.raises(_Undone), context.engine_adapter.transaction():
+        context.engine_adapter.execute(broken_by.format(**tables))
+        results = context.snapshot_evaluator.audit(context.get_snapshot(model), snapshots=context.snapshots, execution_time=NOW)
+        failing = {result.audit.name for result in results if result.count}
+        raise _Undone
+    return failing
+
+
+def test_every_audit_of_every_model_is_broken_here_once(context: "Context") -> None:
+    used = {(model.name, name) for model in context.models.values() for name, _ in model.audits}
+    assert {(model, audit) for model, audit, _ in BROKEN} == used
+    assert set(context._audits) <= {audit for _, audit in used}, "an audit that no model uses"
+
+
+@pytest.mark.parametrize("model", NEVER_NULL)
+def test_right_data_passes_every_audit(context: "Context", model: str) -> None:
+    assert _failing(context, model) == set()
+
+
+@pytest.mark.parametrize(("model", "audit", "statement"), BROKEN)
+def test_an_audit_finds_what_it_is_there_for(context: "Context", model: str, audit: str, statement: str) -> None:
+    assert audit in _failing(context, model, broken_by=statement)
+
+
+def test_wrong_orders_stop_the_build_and_the_next_good_load_mends_it(built: Path) -> None:
+    revenue = "SELECT * FROM marts.daily_revenue ORDER BY ALL"
+    before = _rows(built, revenue)
+    _change(built, _orders_edited("revenue = -5", "1"), _orders_edited("ordered_at = '1998-03-02 00:00:00+00'", "2, 3"), _orders_edited("user_id = 99", "4"))
+    with pytest.raises(FindingsFound) as found:
+        build()
+    assert set(found.value.what.splitlines()) == {
+        "marts.order_facts: audit amount_is_valid found 1 rows",
+        "marts.order_facts: audit not_in_the_future found 2 rows",
+        "marts.order_facts: audit reference_exists found 1 rows",
+    }
+    assert _rows(built, revenue) == before
+
+    _change(built, _orders_edited("revenue = 5, ordered_at = '1998-03-01 00:00:00+00', user_id = 3", "1, 2, 3, 4", THIRD_LOAD))
+    build()
+    assert _rows(built, "SELECT date, revenue FROM marts.daily_revenue WHERE date > '1998-02-28' ORDER BY ALL") == [
+        (date(1998, 3, 1), Decimal("5.00")),
+        (date(1998, 3, 1), Decimal("15.00")),
+    ]
+
+
+def test_rows_without_a_key_or_with_the_same_key_stop_the_build_where_they_come_in(built: Path) -> None:
+    _change(
+        built,
+        f"INSERT INTO raw_postgres.orders VALUES {ORDER.format(6, 3, '1998-02-19 09:00:00+00', '7.00', 'USD', SECOND_LOAD)}",
+        f"INSERT INTO raw_postgres.users VALUES {USER.format('NULL', SECOND_LOAD)}",
+    )
+    with pytest.raises(FindingsFound) as found:
+        build()
+    assert set(found.value.what.splitlines()) == {
+        "staging.stg_postgres__orders: audit unique_values found 1 rows",
+        "staging.stg_postgres__users: audit not_null found 1 rows",
+    }
+
+
+def test_a_fact_that_vanished_stops_the_build(built: Path, context: "Context") -> None:
+    _change(built, f"DELETE FROM {context.get_snapshot('marts.order_facts').table_name()} WHERE order_id = 5")
+    with pytest.raises(FindingsFound, match=r"^marts\.order_facts: audit orders_match_staging found 1 rows\n"):
+        build()
+
+
+def test_an_old_order_that_is_edited_later_moves_its_own_day(built: Path) -> None:
+    revenue = "SELECT date, currency, orders, revenue FROM marts.daily_revenue ORDER BY ALL"
+    before = _rows(built, revenue)
+    assert (date(1997, 12, 31), "USD", 1, Decimal("11.77")) in before
+    _change(built, _orders_edited("revenue = 10.00", "1"), _orders_edited("ordered_at = '1998-02-04 00:00:00+00'", "5"))
+    build()
+    expected = {
+        *before,
+        (date(1997, 12, 31), "USD", 1, Decimal("10.00")),
+        (date(1998, 2, 4), "EUR", 1, Decimal("20.00")),
+    } - {(date(1997, 12, 31), "USD", 1, Decimal("11.77")), (date(1998, 2, 3), "EUR", 1, Decimal("20.00"))}
+    assert _rows(built, revenue) == sorted(expected)
+
+
+def test_a_changed_user_gets_a_second_version_and_a_deleted_one_ends(built: Path) -> None:
+    _change(
+        built,
+        f"UPDATE raw_postgres.users SET country = 'FR', updated_at = '1998-02-21 09:00:00+00', _loaded_at = '{SECOND_LOAD}' WHERE id = 1",
+        f"INSERT INTO raw_postgres.users VALUES {USER.format(4, SECOND_LOAD)}",
+    )
+    build()
+    began, changed = datetime(1997, 1, 1), datetime(1998, 2, 21, 9)
+    assert _rows(built, "SELECT user_id, country, valid_from, valid_to FROM marts.user_dim_history WHERE user_id IN (1, 4) ORDER BY ALL") == [
+        (1, "DE", began, changed),
+        (1, "FR", changed, None),
+        (4, "DE", began, None),
+    ]
+    _change(built, "DELETE FROM raw_postgres.users WHERE id = 4")
+    build()
+    assert _rows(built, "SELECT user_id, country FROM marts.user_dim ORDER BY ALL") == [(1, "FR"), (2, "DE"), (3, "DE")]
+    assert _rows(built, "SELECT valid_to FROM marts.user_dim_history WHERE user_id = 4") == [(datetime(1998, 3, 1, 12),)]
+
+
+BUILD = "import sys, sqlmesh; from transform.build import build; print('ready', flush=True); build()"
+
+
+def _build_in_a_process(home: Path, *, kill_after: float | None = None) -> tuple[int, float]:
+    """Build in a process of its own, and kill it some seconds after its start-up; returns its exit code and how long it built."""
+    environment = {**os.environ, "WAREHOUSE_HOME": str(home), "WAREHOUSE_NOW": NOW, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", BUILD], cwd=ROOT, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        began = time.monotonic()
+        if kill_after is not None:
+            time.sleep(kill_after)
+            process.send_signal(signal.SIGKILL)
+        code = process.wait()
+    return code, time.monotonic() - began
+
+
+def _marts(home: Path) -> dict[str, list[tuple[Any, ...]]]:
+    tables = [table for (table,) in _rows(home, "SELECT table_name FROM information_schema.tables WHERE table_schema = 'marts' ORDER BY ALL")]
+    return {table: _rows(home, f"SELECT * FROM marts.{table} ORDER BY ALL") for table in tables}
+
+
+def test_a_build_killed_at_any_moment_and_built_again_gives_what_an_undisturbed_one_gives(
+    loaded: Path, built_once: Path, home: Path, setting: Callable[[str, str | None], None]
+) -> None:
+    second_load = (
+        _orders_edited("revenue = 10.00, ordered_at = '1998-01-15 00:00:00+00'", "1"),
+        f"INSERT INTO raw_postgres.users VALUES {USER.format(4, SECOND_LOAD)}",
+        f"INSERT INTO raw_postgres.orders VALUES {ORDER.format(7, 4, '1998-02-20 09:00:00+00', '3.00', 'USD', SECOND_LOAD)}",
+    )
+
+    def copy(of: Path, name: str) -> Path:
+        folder = home / name
+        shutil.copytree(of, folder)
+        _change(folder, *second_load)
+        return folder
+
+    undisturbed = copy(built_once, "undisturbed")
+    code, seconds = _build_in_a_process(undisturbed)
+    assert code == 0
+    expected = _marts(undisturbed)
+    assert len(expected) == 6
+    assert (7, 4) in [row[:2] for row in expected["order_facts"]]
+
+    moments = random.Random(19970101)
+    killed = []
+    for number, start in enumerate((loaded, built_once, built_once)):
+        folder = copy(start, f"killed_{number}")
+        code, _ = _build_in_a_process(folder, kill_after=seconds * moments.uniform(0.05, 0.95))
+        killed.append(code == -signal.SIGKILL)
+        setting("WAREHOUSE_HOME", str(folder))
+        setting("WAREHOUSE_NOW", NOW)
+        build()
+        assert _marts(folder) == expected
+    assert any(killed)
