@@ -145,7 +145,7 @@ with warnings.catch_warnings():
     class TableCheck(_OneCheck):
         """One check of the whole table."""
 
-        schema: Schema | None = None  # type: ignore[assignment]
+        schema: Schema | None = None  # type: ignore[assignment]  # the base class has a deprecated method of that name
         row_count: RowCount | None = None
         duplicate: CompositeDuplicate | None = None
         failed_rows: FailedRows | None = None

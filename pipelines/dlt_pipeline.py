@@ -49,7 +49,7 @@ def dlt_errors(source: str) -> Iterator[None]:
         yield
     except WarehouseError:
         raise
-    except Exception as error:
+    except Exception as error:  # dlt wraps what happens inside it in many types; all of them mean that the load failed
         causes = list(_causes(error))
         ours = next((cause for cause in causes if isinstance(cause, WarehouseError)), None)
         if ours is not None:

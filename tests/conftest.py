@@ -11,10 +11,10 @@ from typing import Any
 
 import psycopg2
 import pytest
+
 from demo import box
 from demo.company import DATABASE, OWNER, READER
 from demo.server import Server
-
 from warehouse import settings as settings_module
 from warehouse.errors import WarehouseError
 from warehouse.settings import ROOT

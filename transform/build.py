@@ -77,7 +77,7 @@ def open_context(report: "Report | None" = None) -> Iterator["Context"]:
         yield context
     except (StepFailed, UsageError, FindingsFound):
         raise
-    except Exception as error:
+    except Exception as error:  # reading models raises many types too
         raise report.failure(error) from None
     finally:
         if context is not None:

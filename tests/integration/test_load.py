@@ -248,7 +248,9 @@ def test_rebuild_from_the_landing_zone_alone_is_equal_to_the_row(company: Compan
     load_postgres()
     tables = {"orders": "raw_postgres.orders", "users": "raw_postgres.users"}
     before = {name: ask(f"SELECT * FROM {table} ORDER BY id") for name, table in tables.items()}
-    types = ask("SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw_postgres' AND table_name IN ('orders', 'users') ORDER BY ALL")
+    types = ask(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw_postgres' AND table_name IN ('orders', 'users') ORDER BY ALL"
+    )
     (home / "warehouse.duckdb").unlink()
     settings.reload()
     with ledger.run("rebuild postgres") as run:
@@ -261,7 +263,7 @@ def test_rebuild_from_the_landing_zone_alone_is_equal_to_the_row(company: Compan
         order = [row[0] for row in ask(f"SELECT column_name FROM duckdb_columns() WHERE schema_name = 'raw_postgres' AND table_name = '{name}'")]
         assert sorted(order) == sorted(names[name])
         assert now == before[name]
-    assert ask("SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw_postgres' ORDER BY ALL") == types
+    assert ask(f"{columns} ORDER BY ALL") == types
     third = load_postgres()
     assert [one.rows_written for one in third.values()] == [0, 0]
     company.execute("UPDATE shop.orders SET status = 'after', updated_at = now() WHERE id = 1")

@@ -122,7 +122,7 @@ def test_a_folder_without_contracts_is_an_error_not_a_pass(tmp_path: Path) -> No
 
 
 def _freshness(age: timedelta, **given: object) -> list[Finding]:
-    return check_freshness(["raw_postgres.orders"], now=NOW, loaded_at={"raw_postgres.orders": NOW - age}, **given)  # type: ignore[arg-type]
+    return check_freshness(["raw_postgres.orders"], now=NOW, loaded_at={"raw_postgres.orders": NOW - age}, **given)  # type: ignore[arg-type]  # passed on as given
 
 
 @pytest.mark.parametrize(

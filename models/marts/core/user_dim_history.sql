@@ -3,7 +3,8 @@ MODEL (
   kind SCD_TYPE_2_BY_TIME (
     unique_key user_id,
     updated_at_name updated_at,
-    updated_at_as_valid_from TRUE
+    updated_at_as_valid_from TRUE,
+    invalidate_hard_deletes TRUE
   ),
   owner data,
   grain (user_id, valid_from),

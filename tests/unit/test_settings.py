@@ -1,0 +1,129 @@
+"""Settings: typed, from the environment, `.env` or the demo; secrets stay secret."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from warehouse import clock, settings
+from warehouse.errors import UsageError, WarehouseError, password_of, scrub
+
+Setting = Callable[[str, str | None], None]
+
+
+def test_the_home_is_absolute_and_everything_local_is_in_it(home: Path) -> None:
+    now = settings.settings()
+    assert now.home == home
+    assert all(path.is_relative_to(home) for path in (now.warehouse_file, now.state_file, now.landing, now.published))
+
+
+def test_a_relative_home_is_relative_to_the_checkout(setting: Setting) -> None:
+    setting("WAREHOUSE_HOME", "./data")
+    assert settings.settings().home == settings.ROOT / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("WAREHOUSE_STORAGE", "postgres", "WAREHOUSE_STORAGE"),
+        ("WAREHOUSE_NOW", "yesterday", "WAREHOUSE_NOW"),
+        ("WAREHOUSE_MEMORY_LIMIT", "plenty", "WAREHOUSE_MEMORY_LIMIT"),
+        ("WAREHOUSE_THREADS", "0", "WAREHOUSE_THREADS"),
+        ("SOURCES__POSTGRES__PASSWORD", "hunter22", "SOURCES__POSTGRES__PASSWORD"),
+        ("SOURCES__MYSQL__CREDENTIALS", "mysql://admin:hunter22@h/db", "SOURCES__MYSQL"),
+        ("PRIVACY__HMAC_KEY", "too short", "PRIVACY__HMAC_KEY"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_and_a_secret_one_is_not_shown(
+    setting: Setting, fails: Callable[..., WarehouseError], name: str, value: str, says: str
+) -> None:
+    setting(name, value)
+    error = fails(settings.settings)
+    assert isinstance(error, UsageError)
+    assert says in error.what
+    if "KEY" in name or "PASSWORD" in name or "CREDENTIALS" in name:
+        assert value not in str(error)
+
+
+def test_a_missing_source_or_key_says_how_to_set_it(setting: Setting, fails: Callable[..., WarehouseError]) -> None:
+    assert "SOURCES__POSTGRES__CREDENTIALS is not set" in fails(settings.settings().postgres_credentials).what
+    setting("PRIVACY__HMAC_KEY", None)
+    error = fails(settings.settings().hmac_key)
+    assert "PRIVACY__HMAC_KEY is not set" in error.what
+    assert "openssl rand -hex 32" in error.mend
+
+
+def test_the_environment_wins_over_the_demo_file(home: Path, setting: Setting) -> None:
+    demo = settings.demo_env_file(home)
+    demo.parent.mkdir(parents=True)
+    demo.write_text("SOURCES__POSTGRES__CREDENTIALS=postgresql://demo:pw@127.0.0.1:1/shop\nPRIVACY__HMAC_KEY_ID=demo\n")
+    settings.reload()
+    assert settings.settings().is_demo
+    assert settings.settings().postgres_credentials().startswith("postgresql://demo")
+    assert settings.settings().privacy.hmac_key_id == "demo"
+    setting("PRIVACY__HMAC_KEY_ID", "k7")
+    assert settings.settings().privacy.hmac_key_id == "k7"
+
+
+def test_a_home_of_the_demo_refuses_another_database(home: Path, setting: Setting, fails: Callable[..., WarehouseError]) -> None:
+    demo = settings.demo_env_file(home)
+    demo.parent.mkdir(parents=True)
+    demo.write_text("SOURCES__POSTGRES__CREDENTIALS=postgresql://demo:pw@127.0.0.1:1/shop\n")
+    setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://real:secret9@db.example:5432/production")
+    error = fails(settings.settings().postgres_credentials)
+    assert "holds the demo company" in error.what
+    assert "secret9" not in str(error)
+
+
+def test_the_one_clock_can_be_set_and_is_always_utc(setting: Setting) -> None:
+    assert abs((clock.now() - datetime.now(UTC)).total_seconds()) < 5
+    setting("WAREHOUSE_NOW", "1998-07-01T02:00:00+02:00")
+    assert clock.now() == datetime(1998, 7, 1, tzinfo=UTC)
+    assert str(clock.today()) == "1998-07-01"
+    setting("WAREHOUSE_NOW", "1998-07-01 00:00:00")
+    assert clock.now() == datetime(1998, 7, 1, tzinfo=UTC)
+
+
+def test_secrets_are_not_in_any_representation(setting: Setting) -> None:
+    setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://reader:s3cr3t-word@db.example:5432/shop")
+    setting("MOTHERDUCK_TOKEN", "token-of-the-duck")
+    shown = repr(settings.settings()) + str(settings.settings().model_dump())
+    for secret in ("s3cr3t-word", "token-of-the-duck", "thirty-two"):
+        assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "kept_out"),
+    [
+        ("connection to postgresql://reader:s3cr3t-word@db failed", "s3cr3t-word"),
+        ("the word is s3cr3t-word, plain", "s3cr3t-word"),
+        ("host=db password=other-word user=x", "other-word"),
+        ("host=db password='with space' user=x", "with space"),
+        ("mysql://admin:unknown-word@host/db", "unknown-word"),
+        ("Could not convert 'jo.doe@example.com' to INT", "jo.doe"),
+        ("value 078-05-1120 is odd", "078-05-1120"),
+        ("call +49 30 1234567 now", "1234567"),
+    ],
+)
+def test_messages_are_scrubbed_of_secrets_and_personal_data(setting: Setting, text: str, kept_out: str) -> None:
+    setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://reader:s3cr3t-word@db.example:5432/shop")
+    assert kept_out not in scrub(text)
+
+
+def test_scrubbing_keeps_what_helps() -> None:
+    assert scrub("relation shop.orders does not exist, LINE 1") == "relation shop.orders does not exist, LINE 1"
+
+
+@pytest.mark.parametrize(
+    ("url", "password"),
+    [
+        ("postgresql://u:p%40ss@h/db", "p@ss"),
+        ("postgresql://u@h/db", None),
+        ("host=h user=u password=plain", "plain"),
+        ("host=h password='two words'", "two words"),
+        ("no password here", None),
+    ],
+)
+def test_the_password_is_found_in_every_form(url: str, password: str | None) -> None:
+    assert password_of(url) == password
