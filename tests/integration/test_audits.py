@@ -26,6 +26,8 @@ from warehouse.settings import ROOT
 if TYPE_CHECKING:
     from sqlmesh import Context
 
+pytestmark = pytest.mark.xdist_group("audits")  # they share one built warehouse
+
 NOW = "1998-03-01T12:00:00Z"
 FIRST_LOAD, SECOND_LOAD, THIRD_LOAD = "1998-02-20 10:00:00+00", "1998-02-21 10:00:00+00", "1998-02-22 10:00:00+00"
 USER = "({}, 'a1', true, '***12', '***', 41, 'DE', 'consumer', '1996-12-31 23:00:00+00', '1997-01-01 00:00:00+00', '{}', 'k1')"
@@ -80,7 +82,11 @@ BROKEN: list[tuple[str, str, str]] = [
         for change in ("revenue = revenue + 0.01", "quantity = quantity + 1", "currency = 'GBP'")
     ),
     ("marts.order_facts", "orders_match_staging", _one("raw_postgres.orders", f"_loaded_at = '{SECOND_LOAD}'")),
-    ("marts.user_dim_history", "one_current_version", "INSERT INTO {user_dim_history} SELECT * REPLACE (valid_from + INTERVAL 1 DAY AS valid_from) FROM {user_dim_history}"),
+    (
+        "marts.user_dim_history",
+        "one_current_version",
+        "INSERT INTO {user_dim_history} SELECT * REPLACE (valid_from + INTERVAL 1 DAY AS valid_from) FROM {user_dim_history}",
+    ),
     ("marts.user_dim_history", "one_current_version", _one("{user_dim_history}", "valid_to = valid_from")),
     ("marts.user_dim", "users_match_staging", "UPDATE {user_dim_history} SET valid_to = '1998-02-28' WHERE user_id = 3"),
     ("marts.user_dim", "users_match_staging", "DELETE FROM raw_postgres.users WHERE id = 3"),
@@ -95,7 +101,11 @@ BROKEN: list[tuple[str, str, str]] = [
     *(("marts.cohort_retention", "forall", _one("{cohort_retention}", f"retention_rate = {rate}")) for rate in ("1.000001", "-0.000001")),
     ("marts.cohort_retention", "cohorts_hold_every_customer", _one("{cohort_retention}", "active_customers = active_customers - 1, months_since_first = 0")),
     ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention} WHERE cohort_month = DATE '1998-02-01'"),
-    ("marts.cohort_retention", "cohorts_hold_every_customer", "UPDATE {cohort_retention} SET cohort_size = cohort_size + 1, active_customers = active_customers + 1"),
+    (
+        "marts.cohort_retention",
+        "cohorts_hold_every_customer",
+        "UPDATE {cohort_retention} SET cohort_size = cohort_size + 1, active_customers = active_customers + 1",
+    ),
     ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention}"),
 ]
 

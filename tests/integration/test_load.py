@@ -248,9 +248,8 @@ def test_rebuild_from_the_landing_zone_alone_is_equal_to_the_row(company: Compan
     load_postgres()
     tables = {"orders": "raw_postgres.orders", "users": "raw_postgres.users"}
     before = {name: ask(f"SELECT * FROM {table} ORDER BY id") for name, table in tables.items()}
-    types = ask(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw_postgres' AND table_name IN ('orders', 'users') ORDER BY ALL"
-    )
+    columns = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE schema_name = 'raw_postgres'"
+    types = ask(f"{columns} AND table_name IN ('orders', 'users') ORDER BY ALL")
     (home / "warehouse.duckdb").unlink()
     settings.reload()
     with ledger.run("rebuild postgres") as run:

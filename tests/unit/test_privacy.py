@@ -93,9 +93,10 @@ def test_the_shape_of_an_email_is_judged(rules: Callable[[str], None], mail: str
     assert pseudonyms.pseudonymise("crm", "people", pa.table({"mail": [mail]})).to_pydict()["is_mail_valid"] == [is_valid]
 
 
-@pytest.mark.parametrize(
-    "name", ["email", "user_email", "EmailAddress", "e_mail", "phone", "mobile_number", "ssn", "first_name", "lastName", "dob", "ip_address", "iban", "zip"]
-)
+PERSONAL_NAMES = ["email", "user_email", "EmailAddress", "e_mail", "phone", "mobile_number", "ssn", "first_name", "lastName", "dob", "ip_address", "iban", "zip"]
+
+
+@pytest.mark.parametrize("name", PERSONAL_NAMES)
 def test_a_name_that_means_personal_data_is_recognised(rules: Callable[[str], None], fails: Callable[..., WarehouseError], name: str) -> None:
     rules("known: {class: none, action: keep}")
     error = fails(policy.refuse_undeclared, "crm", "people", pa.table({name: [None]}))
