@@ -7,6 +7,8 @@ WITH here AS (
   SELECT
     user_id,
     email_hash,
+    is_email_valid,
+    signup_date,
     country,
     segment,
     age
@@ -15,6 +17,8 @@ WITH here AS (
   SELECT
     user_id,
     email_hash,
+    is_email_valid,
+    created_at::DATE AS signup_date,
     country,
     segment,
     age

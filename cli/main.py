@@ -64,11 +64,12 @@ def rebuild(source: str) -> None:
 
 
 @cli.command(short_help="Plan and build the models.")
-def transform() -> None:
+@click.option("--restate", multiple=True, metavar="MODEL", help="Build this model anew from its input, with all that depends on it; may be repeated.")
+def transform(restate: tuple[str, ...]) -> None:
     """Plan and build the models of models/: staging views and marts, each audited. Shows seconds and audits per model."""
     from cli.run import transform_all
 
-    transform_all()
+    transform_all(restate)
 
 
 @cli.command(short_help="Check contracts and freshness.")

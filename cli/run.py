@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -61,10 +61,10 @@ def rebuild_one(source: str) -> None:
         tables.loads(rebuild(source, run))
 
 
-def transform_all() -> None:
+def transform_all(restate: Sequence[str] = ()) -> None:
     """Plan and build the models."""
     with _recorded("transform") as run:
-        _transform(run)
+        _transform(run, restate)
 
 
 def check_all(*, as_json: bool) -> None:
@@ -87,11 +87,11 @@ def publish_all() -> None:
         _publish(run)
 
 
-def _transform(run: "Run") -> None:
+def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
     from transform.build import build
 
     with run.step("transform") as step, progress("building the models"):
-        built = build()
+        built = build(restate)
         step.detail = {"planned": built.planned, "models": {model.name: round(model.seconds, 3) for model in built.models}}
     tables.models(built)
 

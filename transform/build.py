@@ -1,11 +1,12 @@
 """Bring production up to date: plan what changed in the code, then build what changed in the data."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from warehouse import clock, storage
 from warehouse.errors import FindingsFound, StepFailed, UsageError
@@ -28,10 +29,14 @@ class Built:
     planned: bool
 
 
-def build() -> Built:
+def build(restate: Sequence[str] = ()) -> Built:
     """Plan and apply changed models, then build every model up to the last loaded row. Hold the lease.
 
+    Args:
+        restate: models to build anew from their input, with all that depends on them.
+
     Raises:
+        UsageError: there is no such model.
         StepFailed: a model could not be planned or built; production keeps what it showed before.
         FindingsFound: a blocking audit found wrong data; the models below it keep what they showed before.
     """
@@ -40,7 +45,7 @@ def build() -> Built:
     report = Report()
     with open_context(report) as context:
         try:
-            planned = _plan(context, report)
+            planned = _plan(context, report, restate)
             if planned != "everything":
                 _run(context)
         except (StepFailed, UsageError):
@@ -92,6 +97,7 @@ def _environment() -> None:
             value = secret.get_secret_value() if secret else ""
             if not value or value == "None":  # config.yaml would turn a missing variable into the string 'None'
                 raise UsageError(f"{name} is not set, and WAREHOUSE_STORAGE is motherduck.", mend="set it in the environment or in .env")
+        _state_database(now.state_credentials.get_secret_value() if now.state_credentials else "")
     os.environ["WAREHOUSE_HOME"] = str(now.home)
     os.environ["WAREHOUSE_STORAGE"] = now.storage
     os.environ["WAREHOUSE_MEMORY_LIMIT"] = now.memory_limit
@@ -102,9 +108,27 @@ def _environment() -> None:
         pass
 
 
-def _plan(context: "Context", report: "Report") -> Literal["nothing", "changes", "everything"]:
+def _state_database(url: str) -> None:
+    """Take the state database's connection string apart, as config.yaml needs it."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    values = {
+        "HOST": parts.hostname, "PORT": parts.port or 5432, "USER": parts.username, "PASSWORD": parts.password,
+        "DATABASE": parts.path.lstrip("/"), "SSLMODE": options.get("sslmode", "prefer"),
+    }  # fmt: skip
+    for name, value in values.items():
+        os.environ[f"WAREHOUSE_STATE_{name}"] = unquote(str(value or ""))
+
+
+def _plan(context: "Context", report: "Report", restate: Sequence[str]) -> Literal["nothing", "changes", "everything"]:
     """Apply what changed in the code. Also mends an environment that a killed plan left half promoted."""
     environment = context.state_reader.get_environment(ENVIRONMENT)
+    unknown = [model for model in restate if context.get_model(model) is None]
+    if unknown:
+        raise UsageError(f"there is no model {unknown[0]!r}.", mend="write it as marts.order_facts; the models are the files under models/")
+    if restate:
+        context.apply(_builder(context, restate).build())
+        return "changes"
     if environment is not None and environment.finalized_ts:
         plan = _builder(context).build()
         if not plan.context_diff.has_changes and not plan.requires_backfill:
@@ -118,8 +142,15 @@ def _plan(context: "Context", report: "Report") -> Literal["nothing", "changes",
     return "everything" if environment is None else "changes"
 
 
-def _builder(context: "Context") -> "PlanBuilder":
-    return context.plan_builder(ENVIRONMENT, skip_tests=True, skip_linter=True, execution_time=_execution_time(context), include_unmodified=True)
+def _builder(context: "Context", restate: Sequence[str] = ()) -> "PlanBuilder":
+    return context.plan_builder(
+        ENVIRONMENT,
+        skip_tests=True,
+        skip_linter=True,
+        execution_time=_execution_time(context),
+        include_unmodified=True,
+        restate_models=restate or None,
+    )
 
 
 def _run(context: "Context") -> None:

@@ -82,6 +82,11 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
             else:
                 self._failures.append(_Failure(name, scrub(str(cause).split("\n")[0]), False))
 
+    def log_destructive_change(self, snapshot_name: str, alter_operations: list[Any], dialect: str, error: bool = True) -> None:
+        """SQLMesh: a model that keeps history would lose a column or a type."""
+        changes = "; ".join(str(getattr(operation, "expression", operation)) for operation in alter_operations)
+        self._errors.append(f"{readable_name(snapshot_name)} would lose what it holds: {changes}")
+
     def log_error(self, message: str) -> None:
         """SQLMesh: something is wrong."""
         self._errors.append(scrub(message))
@@ -109,7 +114,11 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
     def _from_failures(self) -> WarehouseError:
         what = "\n".join(f"{failure.model}: {failure.message}" for failure in self._failures)
         if all(failure.is_audit for failure in self._failures):
-            return FindingsFound(what, mend="look at the rows with the audit's query (audits/); what depends on them was not built")
+            return FindingsFound(
+                what,
+                mend="look at the rows with the audit's query (audits/); correct them at their source, "
+                "or, if a built table lost rows, `warehouse transform --restate MODEL`; what depends on them was not built",
+            )
         return StepFailed(what, mend="mend the model or its input and run `warehouse transform` again; nothing of it is visible")
 
 

@@ -44,6 +44,7 @@ class FindingsFound(WarehouseError):
 
 _SECRET_PAIR = re.compile(r"(?i)\b(password|passwd|pwd|token|secret|motherduck_token)\s*[=:]\s*('[^']*'|\"[^\"]*\"|[^\s,;)]+)")
 _URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/@\s]*@")
+_ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # What must never be shown even when a library puts the offending value into its message.
 _PERSONAL = (
     re.compile(r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}"),
@@ -53,9 +54,10 @@ _PERSONAL = (
 
 
 def scrub(text: str) -> str:
-    """Take secrets and personal data out of a message before it is shown, logged or kept."""
+    """Take secrets, personal data and terminal codes out of a message before it is shown, logged or kept."""
     from warehouse.settings import secret_values
 
+    text = _ANSI.sub("", text)
     for secret in secret_values():
         text = text.replace(secret, "***")
     text = _URL_PASSWORD.sub(r"\1***@", text)

@@ -20,7 +20,7 @@ import pytest
 from transform.build import build, open_context
 from warehouse import settings
 from warehouse.declared import read_yaml
-from warehouse.errors import FindingsFound
+from warehouse.errors import FindingsFound, UsageError
 from warehouse.settings import ROOT
 
 if TYPE_CHECKING:
@@ -266,6 +266,21 @@ def test_a_fact_that_vanished_stops_the_build(built: Path, context: "Context") -
     _change(built, f"DELETE FROM {context.get_snapshot('marts.order_facts').table_name()} WHERE order_id = 5")
     with pytest.raises(FindingsFound, match=r"^marts\.order_facts: audit orders_match_staging found 1 rows\n"):
         build()
+    build(restate=["marts.order_facts"])
+    assert _rows(built, "SELECT count(*) FROM marts.order_facts WHERE order_id = 5") == [(1,)]
+
+
+def test_an_unknown_model_cannot_be_restated(built: Path) -> None:
+    with pytest.raises(UsageError, match=r"no model 'marts\.nonsense'"):
+        build(restate=["marts.nonsense"])
+
+
+def test_a_build_reads_only_what_was_loaded_since_the_last(built: Path, context: "Context") -> None:
+    table = context.get_snapshot("marts.order_facts").table_name()
+    _change(built, f"UPDATE {table} SET status = 'touched by nobody' WHERE order_id = 5", _orders_edited("revenue = 10.00", "1"))
+    build()
+    assert _rows(built, "SELECT status FROM marts.order_facts WHERE order_id = 5") == [("touched by nobody",)]
+    assert _rows(built, "SELECT revenue FROM marts.order_facts WHERE order_id = 1") == [(Decimal("10.00"),)]
 
 
 def test_an_old_order_that_is_edited_later_moves_its_own_day(built: Path) -> None:
@@ -300,6 +315,21 @@ def test_a_changed_user_gets_a_second_version_and_a_deleted_one_ends(built: Path
     assert _rows(built, "SELECT user_id, country FROM marts.user_dim ORDER BY ALL") == [(1, "FR"), (2, "DE"), (3, "DE")]
     ((ended,),) = _rows(built, "SELECT valid_to FROM marts.user_dim_history WHERE user_id = 4")
     assert timedelta(0) <= ended - datetime(1998, 3, 1, 12) < timedelta(seconds=1)  # each build is at least a millisecond later than the last
+
+
+def test_a_change_that_production_did_not_stamp_is_in_the_history_too(built: Path) -> None:
+    _change(
+        built,
+        f"UPDATE raw_postgres.users SET email_hash = 'rotated', _loaded_at = '{SECOND_LOAD}' WHERE id = 1",
+        f"UPDATE raw_postgres.users SET updated_at = NULL, country = 'IT', _loaded_at = '{SECOND_LOAD}' WHERE id = 2",
+    )
+    build()
+    loaded = _rows(built, "SELECT DISTINCT loaded_at FROM marts.user_dim_history WHERE user_id = 1 AND valid_to IS NULL")[0][0]
+    for user, column in ((1, "email_hash = 'rotated'"), (2, "country = 'IT'")):
+        versions = _rows(built, f"SELECT {column}, valid_from, valid_to FROM marts.user_dim_history WHERE user_id = {user} ORDER BY valid_from")
+        assert versions == [(False, versions[0][1], loaded), (True, loaded, None)]
+    build()
+    assert _rows(built, "SELECT count(*) FROM marts.user_dim_history WHERE user_id IN (1, 2)") == [(4,)]
 
 
 BUILD = "import sys, sqlmesh; from transform.build import build; print('ready', flush=True); build()"

@@ -4,7 +4,8 @@ MODEL (
     unique_key user_id,
     updated_at_name updated_at,
     updated_at_as_valid_from TRUE,
-    invalidate_hard_deletes TRUE
+    invalidate_hard_deletes TRUE,
+    time_data_type TIMESTAMP /* said once more, or any edit of this file would look like a change of type */
   ),
   owner data,
   grain (user_id, valid_from),
@@ -18,7 +19,8 @@ MODEL (
     country = 'ISO 3166-1 alpha-2 code of the country.',
     segment = 'Kind of customer: consumer, small_business or enterprise.',
     age = 'Age in years as production states it.',
-    updated_at = 'When production made this version, UTC.',
+    updated_at = 'When this version came to be, UTC: as production stamps it, or when it was loaded if the stamp did not rise with the change.',
+    loaded_at = 'When this version was loaded, UTC.',
     valid_from = 'From when this version is valid, UTC.',
     valid_to = 'Until when this version was valid, UTC; null means valid now.'
   ),
@@ -30,12 +32,13 @@ MODEL (
 );
 
 SELECT
-  user_id::BIGINT AS user_id,
-  email_hash::TEXT AS email_hash,
-  is_email_valid::BOOLEAN AS is_email_valid,
-  created_at::DATE AS signup_date,
-  country::TEXT AS country,
-  segment::TEXT AS segment,
-  age::INT AS age,
-  updated_at::TIMESTAMP AS updated_at
-FROM staging.stg_postgres__users
+  users.user_id::BIGINT AS user_id,
+  users.email_hash::TEXT AS email_hash,
+  users.is_email_valid::BOOLEAN AS is_email_valid,
+  users.created_at::DATE AS signup_date,
+  users.country::TEXT AS country,
+  users.segment::TEXT AS segment,
+  users.age::INT AS age,
+  @changed_at(users.user_id, users.updated_at, users.loaded_at)::TIMESTAMP AS updated_at,
+  users.loaded_at::TIMESTAMP AS loaded_at
+FROM staging.stg_postgres__users AS users
