@@ -129,18 +129,18 @@ def _recorded(command: str) -> "Iterator[Run]":
             log_to_file()
             logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
             with lease(command):
-                _prepare_ledger()
+                _prepare_ledger(run)
                 yield run
     finally:
         _copy_ledger()
 
 
-def _prepare_ledger() -> None:
+def _prepare_ledger(run: "Run") -> None:
     """Fill an empty machine's ledger from the warehouse, so that it knows what is due; note which runs were killed."""
-    if ledger.is_new() and storage.exists():
+    if ledger.is_new(run.run_id) and storage.exists():
         with storage.open_warehouse() as connection:
             ledger.fill_from(connection)
-    ledger.mark_interrupted()
+    ledger.mark_interrupted(run.run_id)
 
 
 def _copy_ledger() -> None:

@@ -40,10 +40,8 @@ def build(restate: Sequence[str] = ()) -> Built:
         StepFailed: a model could not be planned or built; production keeps what it showed before.
         FindingsFound: a blocking audit found wrong data; the models below it keep what they showed before.
     """
-    from transform.report import Report
-
-    report = Report()
-    with open_context(report) as context:
+    with open_context() as context:
+        report: Report = context.console
         try:
             planned = _plan(context, report, restate)
             if planned != "everything":
@@ -57,8 +55,8 @@ def build(restate: Sequence[str] = ()) -> Built:
 
 
 @contextmanager
-def open_context(report: "Report | None" = None) -> Iterator["Context"]:
-    """SQLMesh's context for this project, its messages going to the report; closed afterwards.
+def open_context() -> Iterator["Context"]:
+    """SQLMesh's context for this project, its messages going to a `Report` as its `console`; closed afterwards.
 
     Raises:
         StepFailed: a model, an audit or config.yaml cannot be read, or the state cannot be reached.
@@ -71,7 +69,7 @@ def open_context(report: "Report | None" = None) -> Iterator["Context"]:
 
     from transform.report import Report
 
-    report = report or Report()
+    report = Report()
     set_console(report)
     os.chdir(ROOT)  # SQLMesh resolves relative paths from the working directory
     context = None
@@ -103,6 +101,7 @@ def _environment() -> None:
     os.environ["WAREHOUSE_MEMORY_LIMIT"] = now.memory_limit
     os.environ["WAREHOUSE_THREADS"] = str(now.threads)
     os.environ["SQLMESH__DISABLE_ANONYMIZED_ANALYTICS"] = "true"
+    os.environ["SQLMESH_HOME"] = str(now.home / "sqlmesh")  # read when SQLMesh is first imported; else it writes to the user's own folder
     now.home.mkdir(parents=True, exist_ok=True)
     with storage.open_warehouse():  # puts the icu extension where SQLMesh's own connection will look for it
         pass

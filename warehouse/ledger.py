@@ -96,10 +96,10 @@ def run(command: str) -> Iterator[Run]:
         _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
 
 
-def mark_interrupted() -> int:
-    """Under the lease: runs that still say `running` were killed. Returns how many there were."""
-    with _ledger() as ledger:
-        killed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE status = 'running' AND pid <> ?", (os.getpid(),))]
+def mark_interrupted(own: str = "") -> int:
+    """Under the lease: runs that still say `running` were killed, all but one's own. Returns how many there were."""
+    with _ledger() as ledger:  # not told by their pid: in containers every process may have the same
+        killed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ?", (own,))]
         for run_id in killed:
             ledger.execute("UPDATE runs SET status = 'interrupted', error = 'the process was killed', copied = 0 WHERE run_id = ?", (run_id,))
             ledger.execute("UPDATE run_steps SET status = 'interrupted' WHERE run_id = ? AND status = 'running'", (run_id,))
@@ -140,10 +140,10 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
         return len(changed)
 
 
-def is_new() -> bool:
-    """Whether this machine's ledger knows of no run but the one that is running."""
+def is_new(own: str = "") -> bool:
+    """Whether this machine's ledger knows of no run but one's own."""
     with _ledger() as ledger:
-        return bool(ledger.execute("SELECT count(*) FROM runs WHERE pid <> ?", (os.getpid(),)).fetchone() == (0,))
+        return bool(ledger.execute("SELECT count(*) FROM runs WHERE run_id <> ?", (own,)).fetchone() == (0,))
 
 
 def fill_from(connection: "DuckDBPyConnection") -> int:

@@ -1,0 +1,193 @@
+"""Homes of the warehouse for tests that run it as an operator does: in processes of their own, against a company of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import psycopg2
+from conftest import KEY, WAREHOUSE, Company, Ran, call
+
+from demo.company import DATABASE, OWNER, READER
+from demo.server import Server
+from warehouse.settings import ROOT
+
+Point = tuple[str, str, int]
+"""A function (`module:Class.name`), `before` or `after`, and which of its calls."""
+
+SETTINGS = ("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_")
+
+
+@dataclass
+class Cost:
+    """What a process used: seconds by the clock and of the processors, and the most memory it held."""
+
+    seconds: float
+    cpu_seconds: float
+    megabytes: float
+
+
+@dataclass
+class Home:
+    """A WAREHOUSE_HOME and the company it loads from."""
+
+    folder: Path
+    company: Company
+    checkout: Path = ROOT
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The environment that points the command at both."""
+        return {"WAREHOUSE_HOME": str(self.folder), "SOURCES__POSTGRES__CREDENTIALS": self.company.reader_url, "PRIVACY__HMAC_KEY": KEY}
+
+    def warehouse(self, *arguments: str, **environment: str) -> Ran:
+        """Run `warehouse …` to its end; an empty value unsets a setting."""
+        given = {name: value for name, value in (self.settings | environment).items() if value}
+        ran: Ran = call(*arguments, **given)
+        return ran
+
+    def measured(self, *arguments: str, **environment: str) -> tuple[Ran, Cost]:
+        """Run `warehouse …` and say what it cost."""
+        out, err = (self.folder.with_name(f"{self.folder.name}.{name}") for name in ("out", "err"))
+        given = {**os.environ, **self.settings, "PYTHONPATH": str(self.checkout), **environment}
+        began = time.monotonic()
+        with out.open("w") as stdout, err.open("w") as stderr:
+            process = subprocess.Popen([WAREHOUSE, *arguments], cwd=self.checkout, env=given, stdout=stdout, stderr=stderr)
+            _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        unit = 1_000_000 if sys.platform == "darwin" else 1_000
+        cost = Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
+        return Ran(process.returncode, out.read_text(), err.read_text()), cost
+
+    def runs(self, limit: int = 10) -> list[dict[str, Any]]:
+        """The last runs as `warehouse status` tells them, newest first."""
+        ran = self.warehouse("status", "--json", "--runs", str(limit))
+        assert ran.code == 0, ran.err
+        runs: list[dict[str, Any]] = json.loads(ran.out)["runs"]
+        return runs
+
+
+def copy_checkout(target: Path) -> Path:
+    """What git keeps of the checkout, in another folder that a test may change."""
+    command = ["git", "-c", f"safe.directory={ROOT}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+@contextmanager
+def company_of(server: Server, name: str) -> Iterator[Company]:
+    """A copy of the company, dropped afterwards."""
+    with closing(psycopg2.connect(server.url())) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{DATABASE}" OWNER "{OWNER}"')
+            cursor.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{READER}"')
+            yield Company(server, name)
+            cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+# Imports once, then forks: each run is a process of its own that need not spend two seconds on imports.
+FORKS = """
+import importlib, json, os, signal, sys
+import cli.main, cli.run, duckdb, dlt, sqlmesh, pyarrow.parquet
+import monitoring.check, pipelines.postgres, pipelines.load, privacy.pseudonyms, serving.publish, transform.build, transform.report, warehouse.ledger
+from warehouse import settings
+
+
+def fill(file):
+    with open(file, "wb", buffering=0) as balloon:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while True:
+                    balloon.write(bytes(size))
+            except OSError:
+                pass
+
+
+def happens(what, place, when, turn):
+    # The turn-th call of this function kills the process (or fills the disk), before or after it does its work.
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = importlib.import_module(module)
+    for one in owners:
+        owner = getattr(owner, one)
+    original, calls = getattr(owner, name), 0
+
+    def dying(*arguments, **named):
+        nonlocal calls
+        calls += 1
+        if (when, calls) == ("before", turn):
+            what()
+        result = original(*arguments, **named)
+        if (when, calls) == ("after", turn):
+            what()
+        return result
+
+    setattr(owner, name, dying)
+
+
+for line in sys.stdin:
+    order = json.loads(line)
+    process = os.fork()
+    if process == 0:
+        for number, file in ((1, order["out"]), (2, order["err"])):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.environ.update(order["settings"])
+        settings.reload()
+        signal.alarm(120)
+        if order["dies"]:
+            happens(lambda: os.kill(os.getpid(), signal.SIGKILL), *order["dies"])
+        if order["fills"]:
+            happens(lambda: fill(os.environ["WAREHOUSE_HOME"] + "/balloon"), *order["fills"])
+        sys.argv = ["warehouse", *order["arguments"]]
+        code = 0
+        try:
+            cli.main.main()
+        except SystemExit as ended:
+            code = ended.code
+        sys.stdout.flush()
+        os._exit(code)  # what the imports left for the end belongs to the process that imported
+    _, status = os.waitpid(process, 0)
+    sys.stdout.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\\n")
+    sys.stdout.flush()
+"""
+
+
+class Forks:
+    """Runs of the command that share their imports, each in a process of its own that may be told where to die."""
+
+    def __init__(self, folder: Path) -> None:
+        self._out, self._err = folder / "fork.out", folder / "fork.err"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", FORKS], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def warehouse(self, home: Home, *arguments: str, dies: Point | None = None, fills: Point | None = None, **environment: str) -> Ran:
+        """Run `warehouse …`; at `dies` the process kills itself, at `fills` it fills the disk. An empty value unsets a setting."""
+        given = {name: value for name, value in (home.settings | environment).items() if value}
+        order = {"settings": given, "arguments": arguments, "dies": dies, "fills": fills, "out": str(self._out), "err": str(self._err)}
+        self._pipe(self._process.stdin).write(json.dumps(order) + "\n")
+        self._pipe(self._process.stdin).flush()
+        answer = json.loads(self._pipe(self._process.stdout).readline())
+        return Ran(answer["code"], self._out.read_text(), self._err.read_text())
+
+    def close(self) -> None:
+        """End the process that forks."""
+        self._pipe(self._process.stdin).close()
+        self._process.wait(timeout=30)
+
+    @staticmethod
+    def _pipe(pipe: IO[str] | None) -> IO[str]:
+        assert pipe is not None
+        return pipe
