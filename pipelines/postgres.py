@@ -171,10 +171,11 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
     key = [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
     window, overlaps = _window(plan, held)
     extract.window = "changed rows" if window else "whole table"
-    stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at)
-    extract.rows_read = extract.rows_changed = stream.write(file, window)
     table = declared.table_of(plan.relation.full_name)
     choices = {name: column.on_unrepresentable for name, column in table.columns.items()}
+    stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at)
+    refuse_unrepresentable(snapshot.connection, plan, choices, window)
+    extract.rows_read = extract.rows_changed = stream.write(file, window)
     refuse_unrepresentable(snapshot.connection, plan, choices, window, file)
     if not plan.is_key_proved and key:
         refuse_doubled_keys(snapshot.connection, plan, key, file)

@@ -91,24 +91,28 @@ class Stream:
         refuse_undeclared(SOURCE, self._plan.own, sample)
 
 
-def refuse_unrepresentable(connection: "DuckDBPyConnection", plan: Plan, choices: "Mapping[str, Choice]", window: str, file: Path) -> None:
-    """Look in PostgreSQL, in the same snapshot, for values that did not arrive as they are and that DuckDB did not notice.
+def refuse_unrepresentable(connection: "DuckDBPyConnection", plan: Plan, choices: Mapping[str, Choice], window: str, file: Path | None = None) -> None:
+    """Look in PostgreSQL, in the same snapshot, for values that have no counterpart and that DuckDB would not notice.
+
+    Args:
+        file: what arrived, to look at the values that arrive as something else (`Reading.arrives_as`); before the stream,
+            without it, the others are looked for.
 
     Raises:
-        StepFailed: names table, column, row and the choices; the file is not used then.
+        StepFailed: names table, column, row and the choices; the file must not be used then.
     """
     guarded = {
         name: reading
         for name, reading in plan.readings.items()
-        if reading.unrepresentable and not reading.fails_in_stream and choices.get(name, "error") == "error"
+        if reading.unrepresentable and not reading.fails_in_stream and choices.get(name, "error") == "error" and (reading.arrives_as is None) == (file is None)
     }
-    conditions = _only_suspects(connection, plan, guarded, file) if guarded else None
-    if conditions is None:
+    suspects = "" if file is None else _only_suspects(connection, plan, guarded, file)
+    if not guarded or suspects is None:
         return
     guards = {name: (reading.unrepresentable or "").replace("{}", quoted(name)) for name, reading in guarded.items()}
     which = " ".join(f"WHEN {guard} THEN {literal(name)}" for name, guard in guards.items())
-    row = " || ', ' || ".join(f"coalesce({quoted(name)}::text, 'null')" for name in plan.primary_key) or "ctid::text"
-    where = " AND ".join(f"({condition})" for condition in [" OR ".join(guards.values()), window, conditions] if condition)
+    row = " || ', ' || ".join(f"coalesce({quoted(name)}::text, 'null')" for name in plan.primary_key) or "'(it has no key)'"
+    where = " AND ".join(f"({condition})" for condition in [" OR ".join(guards.values()), window, suspects] if condition)
     found = query(connection, f"SELECT CASE {which} END AS col, {row} AS row FROM {plan.in_postgres} WHERE {where} LIMIT 1")
     if found:
         column, key = found[0]
@@ -125,7 +129,7 @@ def _only_suspects(connection: "DuckDBPyConnection", plan: Plan, guarded: dict[s
 
     NaN of numeric arrives as zero, so a file without zeros needs no look at the source, and one with few needs few rows.
     """
-    if not plan.primary_key or any(reading.arrives_as is None for reading in guarded.values()):
+    if not guarded or not plan.primary_key:
         return ""
     integers = {"SMALLINT", "INTEGER", "BIGINT"}
     suspect = " OR ".join(f"{quoted(name)} = {reading.arrives_as}" for name, reading in guarded.items())

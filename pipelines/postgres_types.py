@@ -92,7 +92,7 @@ def _exact_reading(column: CatalogColumn) -> Reading:
     if column.type_name in ("timestamp", "timestamptz"):
         return _timestamp(column)
     if column.type_name == "bpchar":
-        return Reading("format('%s', {})", "{}", "VARCHAR")  # a cast to text would strip the padding
+        return Reading("CASE WHEN {} IS NULL THEN NULL ELSE format('%s', {}) END", "{}", "VARCHAR")  # a cast to text would strip the padding
     native = _NATIVE.get(column.type_name)
     if native is None:  # PostgreSQL's own text is exact for every type
         return Reading("{}::text", "{}", "VARCHAR")
