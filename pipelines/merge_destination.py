@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dlt.common.destination.client import PreparedTableSchema
 
 
-class merging_duckdb(duckdb):  # type: ignore[misc]
+class merging_duckdb(duckdb):  # type: ignore[misc]  # dlt ships no types
     """The destination: `dlt.destinations.duckdb` that merges landed files."""
 
     @property
