@@ -21,6 +21,8 @@ WITH facts AS (
     SUM(revenue) AS revenue,
     MAX(loaded_at) AS loaded_at
   FROM staging.stg_postgres__orders
+  WHERE
+    deleted_at IS NULL
   GROUP BY
     currency
 )

@@ -23,6 +23,8 @@ WITH here AS (
     segment,
     age
   FROM staging.stg_postgres__users
+  WHERE
+    deleted_at IS NULL
 )
 (
   SELECT

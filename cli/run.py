@@ -27,12 +27,15 @@ def run_everything(*, only_due: bool) -> None:
     began = time.monotonic()
     with _recorded("run --due" if only_due else "run") as run:
         start_if_needed()
+        refused: list[str] = []
         for source in sources():
             if only_due and not due(source):
                 with run.step("load", source) as step:
                     step.status, step.detail["why"] = "skipped", "not due"
                 continue
-            tables.loads(load(source, run))
+            loaded = load(source, run)
+            refused += [table.refused for table in loaded if table.refused]
+            tables.loads(loaded)
         _transform(run)
         findings = _check(run)
         tables.findings(findings)
@@ -41,6 +44,7 @@ def run_everything(*, only_due: bool) -> None:
             mend = "`warehouse check` lists them; mend the data or the rule and run again"
             raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend=mend)
         _publish(run)
+        _raise_refused(refused)
     tables.steps(run, time.monotonic() - began)
 
 
@@ -50,7 +54,9 @@ def load_one(source: str) -> None:
 
     with _recorded(f"load {source}") as run:
         start_if_needed()
-        tables.loads(load(source, run))
+        loaded = load(source, run)
+        tables.loads(loaded)
+        _raise_refused([table.refused for table in loaded if table.refused])
 
 
 def rebuild_one(source: str) -> None:
@@ -85,6 +91,12 @@ def publish_all() -> None:
     """Publish the marts."""
     with _recorded("publish") as run:
         _publish(run)
+
+
+def _raise_refused(refused: list[str]) -> None:
+    """What a load refused to believe is a finding, said after all else is done."""
+    if refused:
+        raise FindingsFound("\n".join(refused))
 
 
 def _transform(run: "Run", restate: Sequence[str] = ()) -> None:

@@ -35,7 +35,8 @@ def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> N
 
 def loads(loaded: "list[Loaded]") -> None:
     """What was loaded."""
-    show("loaded", ("source", "table", "read", "written", "what"), [(one.source, one.table, one.rows_read, one.rows_written, one.window) for one in loaded])
+    rows = [(one.source, one.table, one.rows_read, one.rows_written, one.rows_deleted, one.window) for one in loaded]
+    show("loaded", ("source", "table", "read", "written", "deleted", "what"), rows)
 
 
 def models(built: "Built") -> None:

@@ -30,14 +30,16 @@ def open_pipeline(source: str, connection: "DuckDBPyConnection") -> "Pipeline":
     folder = _pipelines_folder()
     os.environ.update(
         DLT_DATA_DIR=str(folder), DLT_PROJECT_DIR=str(folder), RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="CRITICAL",
-        LOAD__DELETE_COMPLETED_JOBS="true", LOAD__WORKERS="2", LOAD__TRUNCATE_STAGING_DATASET="true",
+        LOAD__DELETE_COMPLETED_JOBS="true", LOAD__WORKERS="2", SCHEMA__NAMING="direct",
     )  # fmt: skip
     import dlt
+
+    from pipelines.merge_destination import merging_duckdb
 
     return dlt.pipeline(
         pipeline_name=f"{source}_to_warehouse",
         pipelines_dir=str(folder),
-        destination=dlt.destinations.duckdb(credentials=connection),
+        destination=merging_duckdb(credentials=connection),
         dataset_name=f"raw_{source}",
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from warehouse import clock
 from warehouse.errors import StepFailed
@@ -19,6 +20,8 @@ from warehouse.settings import settings
 
 MANIFEST = "manifest.json"
 LOADED = "LOADED"
+_NOTES = ".unsettled"
+"""A note for each package that has no mark yet, so that they are found without reading all that is kept."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,13 @@ def keep(source: str, table: str, load_id: str, file: Path, primary_key: list[st
     """
     import pyarrow.parquet as pq
 
-    folder = settings().landing / source / table / load_id
+    folder = settings().landing / source / quote(table, safe="") / load_id
     if (folder / MANIFEST).exists():
         return read(folder)
-    incoming = settings().landing / ".incoming" / f"{source}.{table}.{load_id}"
+    incoming = settings().landing / ".incoming" / quote(f"{source}.{table}.{load_id}", safe="")
     shutil.rmtree(incoming, ignore_errors=True)
     incoming.mkdir(parents=True)
-    kept = incoming / f"{table}.parquet"
+    kept = incoming / f"{quote(table, safe='')}.parquet"
     try:
         os.link(file, kept)
     except OSError:  # another file system
@@ -69,6 +72,7 @@ def keep(source: str, table: str, load_id: str, file: Path, primary_key: list[st
     }  # fmt: skip
     write_atomically(incoming / MANIFEST, json.dumps(manifest, indent=2) + "\n", mode=0o444)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_note(source, table, load_id), str(folder))
     os.replace(incoming, folder)
     flush_folder(folder.parent)
     return read(folder)
@@ -78,19 +82,33 @@ def mark_loaded(package: Package) -> None:
     """Note that the package is in the warehouse."""
     if not package.is_loaded:
         write_atomically(package.folder / LOADED, clock.now().isoformat() + "\n", mode=0o444)
+    _note(package.source, package.table, package.load_id).unlink(missing_ok=True)
 
 
 def set_aside(package: Package) -> None:
     """Move a package that was never loaded and never will be out of the way; the source is read again instead."""
-    aside = settings().landing / ".set_aside" / package.source / package.table / package.load_id
+    aside = settings().landing / ".set_aside" / package.source / quote(package.table, safe="") / package.load_id
     aside.parent.mkdir(parents=True, exist_ok=True)
     os.replace(package.folder, aside)
+    _note(package.source, package.table, package.load_id).unlink(missing_ok=True)
+
+
+def unsettled(source: str) -> list[Package]:
+    """The packages of a source without their mark, oldest first: a few, however many are kept."""
+    notes = settings().landing / _NOTES
+    folders = [Path(note.read_text()) for note in notes.iterdir() if not note.name.startswith(".")] if notes.exists() else []
+    found = [read(folder) for folder in folders if (folder / MANIFEST).exists()]
+    return sorted((package for package in found if package.source == source), key=lambda package: float(package.load_id))
+
+
+def _note(source: str, table: str, load_id: str) -> Path:
+    return settings().landing / _NOTES / quote(f"{source}.{table}.{load_id}", safe="")
 
 
 def packages(source: str, table: str | None = None) -> Iterator[Package]:
     """The packages of a source (or of one of its tables), oldest load first."""
     root = settings().landing / source
-    tables = [table] if table else sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
+    tables = [quote(table, safe="")] if table else sorted(path.name for path in root.iterdir() if path.is_dir()) if root.exists() else []
     for name in tables:
         folders = [path for path in (root / name).iterdir() if (path / MANIFEST).exists()] if (root / name).exists() else []
         for folder in sorted(folders, key=lambda path: float(path.name)):

@@ -5,20 +5,22 @@ A kill leaves a package that is finished first by the next load; a lost working 
 its mark, which the next load sets aside, and the warehouse's own highest cursor makes the source be read again from there.
 """
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import landing, raw
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
-from pipelines.source import INTERVALS, Reading, common, sources
+from pipelines.source import INTERVALS, Extract, Held, Reading, common, sources
 from warehouse import clock, ledger, storage
 from warehouse.console import progress
-from warehouse.errors import UsageError
+from warehouse.errors import FindingsFound, UsageError
 from warehouse.ledger import Run
 from warehouse.settings import settings
 
@@ -37,7 +39,9 @@ class Loaded:
     table: str
     rows_read: int
     rows_written: int
+    rows_deleted: int
     window: str
+    refused: str | None = None
 
 
 @dataclass
@@ -69,7 +73,7 @@ def load(source: str, run: Run) -> list[Loaded]:
             settled = settle(source, connection)
             if settled.finished or settled.set_aside:
                 step.detail["recovered"] = {"finished": settled.finished, "set_aside": settled.set_aside}
-            loaded = _load(source, connection, work)
+            loaded = _load(source, connection, work, run)
             step.rows_in = sum(table.rows_read for table in loaded)
             step.rows_out = sum(table.rows_written for table in loaded)
             step.detail["tables"] = {table.table: {"rows_in": table.rows_read, "rows_out": table.rows_written} for table in loaded}
@@ -87,26 +91,61 @@ def due(source: str) -> bool:
     return last is None or clock.now() - last >= INTERVALS[common(source).schedule] * 0.9
 
 
-def _load(source: str, connection: "DuckDBPyConnection", work: Path) -> list[Loaded]:
-    with ExitStack() as stack, progress(f"loading {source}") as advance:
-        reading = Reading(
-            work=work,
-            held=lambda table, cursor: raw.held(connection, source, table, cursor),
-            without_known=lambda table, key, file: raw.without_known(connection, source, table, key, file),
-            advance=lambda table, rows: advance(rows),
-            open=stack,
-        )
-        pipeline = open_pipeline(source, connection)
-        with dlt_errors(source):
-            pipeline.extract(_source(source)(reading))
-    if any(extract.rows_changed for extract in reading.extracts.values()):
+def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -> list[Loaded]:
+    pipeline = open_pipeline(source, connection)
+    with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
+        reading = _Reading(source, connection, work, stack, run)
+        pipeline.extract(_source(source)(reading))
+    if any(extract.rows_changed or extract.rows_deleted for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
     else:
-        pipeline.abort_packages()  # an empty package: nothing to keep, nothing to load
+        pipeline.abort_packages()  # an empty package: nothing to load
     for extract in reading.extracts.values():
-        if extract.file is not None and not extract.rows_changed:
-            raw.create_empty(connection, source, extract.name, extract.file)
-    return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.window) for one in reading.extracts.values()]
+        raw.prepare(connection, source, extract.name, extract.file)  # an empty table becomes an empty table
+    return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.refused) for one in reading.extracts.values()]
+
+
+@dataclass
+class _Reading:
+    """What a source is offered while it reads: see pipelines.source.Reading."""
+
+    source: str
+    connection: "DuckDBPyConnection"
+    work: Path
+    open: ExitStack
+    run: Run
+    extracts: dict[str, Extract] = field(default_factory=dict)
+
+    def held(self, table: str, cursor: str | None) -> Held:
+        return raw.held(self.connection, self.source, table, cursor)
+
+    def without_known(self, table: str, key: list[str], file: Path) -> int:
+        return raw.without_known(self.connection, self.source, table, key, file)
+
+    def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
+        with self.run.step("compare keys", f"{self.source}.{table}") as step:
+            step.rows_in = raw.count(self.connection, keys)
+            try:
+                step.rows_out = raw.add_deleted(self.connection, self.source, table, key, keys, file, loaded_at, most)
+            except FindingsFound as refused:  # the changed rows are loaded all the same
+                step.status, step.error = "findings", refused.what
+                self.extracts[table].refused = str(refused)
+                return 0
+            return step.rows_out
+
+    def land(self, table: str, key: list[str], file: Path) -> Path:
+        import dlt
+
+        package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key)
+        reference = file.with_suffix(".jsonl")
+        reference.write_text(json.dumps({"landed": str(package.folder)}))
+        return reference
+
+    def deletes_due(self, table: str, schedule: str) -> bool:
+        if schedule == "never":
+            return False
+        last = ledger.last_success("compare keys", f"{self.source}.{table}")
+        return last is None or clock.now() - last >= INTERVALS[schedule] * 0.9
 
 
 def _source(source: str) -> Callable[[Reading], Any]:
@@ -121,17 +160,16 @@ def settle(source: str, connection: "DuckDBPyConnection") -> Recovered:
         if pipeline.has_pending_data:
             settled.finished = _finish(source, pipeline, connection)
     settled.finished += mark_known(source, connection)
-    for package in landing.packages(source):
-        if not package.is_loaded:
-            landing.set_aside(package)
-            settled.set_aside.append(package.load_id)
+    for package in landing.unsettled(source):
+        landing.set_aside(package)
+        settled.set_aside.append(package.load_id)
     shutil.rmtree(settings().landing / ".incoming", ignore_errors=True)
     return settled
 
 
 def mark_known(source: str, connection: "DuckDBPyConnection") -> list[str]:
     """Mark the landed packages that were loaded but whose process died before it could say so; returns their load ids."""
-    unmarked = [package for package in landing.packages(source) if not package.is_loaded]
+    unmarked = landing.unsettled(source)
     known = raw.load_ids(connection, source) if unmarked else set()
     marked = [package for package in unmarked if package.load_id in known]
     for package in marked:
@@ -140,26 +178,13 @@ def mark_known(source: str, connection: "DuckDBPyConnection") -> list[str]:
 
 
 def _finish(source: str, pipeline: "Pipeline", connection: "DuckDBPyConnection") -> list[str]:
-    """Normalise, keep and load every package in dlt's working directory; returns their load ids."""
+    """Load every package in dlt's working directory and mark what was landed of it; returns their load ids."""
     with dlt_errors(source):
         pipeline.normalize()
         load_ids = list(pipeline.list_normalized_load_packages())
-        kept, tables = [], set()
-        for load_id in load_ids:
-            for jobs in pipeline.get_load_package_info(load_id).jobs.values():
-                for job in jobs:
-                    table = job.job_file_info.table_name
-                    if table.startswith("_dlt"):
-                        continue
-                    tables.add(table)
-                    if job.job_file_info.file_format != "parquet":
-                        continue
-                    columns = pipeline.default_schema.get_table_columns(table)
-                    key = [name for name, column in columns.items() if column.get("primary_key")]
-                    kept.append(landing.keep(source, table, load_id, Path(job.file_path), key))
-        raw.make_dlt_look(connection, source, tables)
+        for package in landing.unsettled(source):
+            raw.prepare(connection, source, package.table, package.file)  # with the file's own types, before dlt makes it with its own
         pipeline.load()
-        for package in kept:
-            landing.mark_loaded(package)
+        mark_known(source, connection)
         shutil.rmtree(Path(pipeline.working_dir) / "load" / "loaded", ignore_errors=True)
     return load_ids

@@ -1,40 +1,52 @@
-"""PostgreSQL: tables read in one consistent snapshot, first whole, then what changed since, as Arrow end to end.
+"""PostgreSQL: tables read in one consistent snapshot, first whole, then what changed since, streamed by DuckDB into Parquet.
 
 The warehouse itself says how far each table got (`Held`), so there is no state that could run ahead of the data.
 """
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
-from pipelines.postgres_server import ATTACHED, SOURCE, Column, attached, columns, explained, literal, query, quoted
+from pipelines.postgres_catalog import Plan, is_pattern, plans
+from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
+from pipelines.postgres_stream import Stream, refuse_doubled_keys, refuse_unrepresentable, timestamp
+from pipelines.postgres_types import Choice
 from pipelines.source import FOLDER, LOADED_AT, Duration, Extract, Held, Reading, SourceDeclaration
 from warehouse import clock
 from warehouse.declared import read
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from dlt.extract import DltSource
     from duckdb import DuckDBPyConnection
 
-_BATCH_ROWS = 100_000
-_IDENTIFIER = r"^[^\s.\"]+\.[^\s.\"]+$"
+_IDENTIFIER = r"^[^.\"]+\.[^.\"]+$"
+Schedule = Literal["hourly", "daily", "weekly", "never"]
+
+
+class ColumnChoice(BaseModel):
+    """What becomes of values of a column that have no exact counterpart in the warehouse."""
+
+    model_config = ConfigDict(extra="forbid")
+    # YAML reads a bare `null` as nothing.
+    on_unrepresentable: Annotated[Choice, BeforeValidator(lambda value: "null" if value is None else value)] = "error"
 
 
 class Table(BaseModel):
-    """One table: its key, the column that says when a row changed, and columns left out."""
+    """One table, or all tables that a pattern matches. All of it may be left out: key and cursor are then found."""
 
     model_config = ConfigDict(extra="forbid")
-    primary_key: list[str] = Field(min_length=1)
-    cursor: str
+    primary_key: list[str] | None = Field(default=None, min_length=1)
+    cursor: str | None = None
     name: str | None = None
     exclude: list[str] = []
+    columns: dict[str, ColumnChoice] = {}
+    deletes: Schedule | None = None
 
     @field_validator("primary_key", mode="before")
     @classmethod
@@ -47,20 +59,35 @@ class PostgresDeclaration(SourceDeclaration):
 
     lag: Duration = timedelta(minutes=10)
     statement_timeout: Duration = timedelta(minutes=30)
+    deletes: Schedule = "daily"
+    max_deleted_share: float = Field(default=0.05, ge=0, le=1)
     tables: dict[str, Table] = Field(min_length=1)
+
+    @field_validator("tables", mode="before")
+    @classmethod
+    def _nothing_means_defaults(cls, tables: Any) -> Any:
+        return {name: {} if table is None else table for name, table in tables.items()} if isinstance(tables, dict) else tables
 
     @field_validator("tables")
     @classmethod
-    def _distinct(cls, tables: dict[str, Table]) -> dict[str, Table]:
+    def _named_well(cls, tables: dict[str, Table]) -> dict[str, Table]:
         taken: dict[str, str] = {}
         for name, table in tables.items():
             if not re.match(_IDENTIFIER, name):
-                raise ValueError(f"{name!r} is not a table; write schema.table")
+                raise ValueError(f"{name!r} is not a table; write schema.table, or schema.* for all tables of a schema")
+            if is_pattern(name):
+                if table.name:
+                    raise ValueError(f"{name} stands for several tables, which cannot all be named {table.name}")
+                continue
             own = table.name or name.split(".")[1]
             if own in taken:
                 raise ValueError(f"{taken[own]} and {name} would both become raw_postgres.{own}; give one of them another `name:`")
             taken[own] = name
         return tables
+
+    def table_of(self, full_name: str) -> Table:
+        """The declaration that a table of the source falls under."""
+        return self.tables.get(full_name) or next(table for pattern, table in self.tables.items() if fnmatchcase(full_name, pattern))
 
 
 def declaration() -> PostgresDeclaration:
@@ -69,7 +96,7 @@ def declaration() -> PostgresDeclaration:
 
 
 def postgres(reading: Reading) -> "DltSource":
-    """The dlt source: one resource a table, merged by primary key, each yielding a Parquet file of pseudonymised rows.
+    """The dlt source: one resource a table, each yielding at most one file of pseudonymised rows, kept in the landing zone.
 
     Args:
         reading: where to write files, what the warehouse holds, and where to say what was read.
@@ -86,13 +113,12 @@ def postgres(reading: Reading) -> "DltSource":
     @dlt.source(name=SOURCE, max_table_nesting=0)  # type: ignore[untyped-decorator]  # dlt types no decorator
     def source() -> Iterator[Any]:
         snapshot = _Snapshot(declared, reading.open)
-        for full_name, table in declared.tables.items():
-            own = table.name or full_name.split(".")[1]
+        for plan in plans(snapshot.connection, declared.tables):
             yield dlt.resource(
-                _rows(snapshot, full_name, table, own, declared, reading),
-                name=own,
-                primary_key=table.primary_key,
-                write_disposition="merge",
+                _rows(snapshot, plan, declared, reading),
+                name=plan.own,
+                write_disposition="append",  # what really happens is up to pipelines/merge_destination.py
+                columns={LOADED_AT: {"data_type": "timestamp"}},
             )
 
     return source()
@@ -106,117 +132,81 @@ def check_connection() -> str:
     """
     declared = declaration()
     with attached(declared.statement_timeout) as connection:
-        version, user = query(connection, "SELECT current_setting('server_version'), current_user")[0]
-        for full_name, table in declared.tables.items():
-            _columns(connection, full_name, table)
-        return f"PostgreSQL {version} as {user}, {len(declared.tables)} declared tables readable"
+        version, user = query(connection, "SELECT current_setting('server_version') AS version, current_user::text AS name")[0]
+        return f"PostgreSQL {version} as {user}, {len(plans(connection, declared.tables))} declared tables readable"
 
 
 class _Snapshot:
-    """One connection and one repeatable-read transaction for all tables of a run, opened when the first is read."""
+    """One connection and one repeatable-read transaction for all tables of a run.
+
+    Attributes:
+        taken_at: the earlier of the source's and our clock when the snapshot was taken.
+        settled_at: every change stamped before it is in the snapshot or was rolled back.
+    """
 
     def __init__(self, declared: PostgresDeclaration, stack: ExitStack) -> None:
-        self._declared = declared
-        self._stack = stack
-        self._connection: DuckDBPyConnection | None = None
-        self.taken_at = clock.now()
-
-    def connection(self) -> "DuckDBPyConnection":
-        if self._connection is None:
-            self._connection = self._stack.enter_context(attached(self._declared.statement_timeout))
-            self._connection.begin()
-            source_now = query(self._connection, "SELECT now()")[0][0].astimezone(UTC)
-            # The earlier of the two clocks: what was stamped before it is in the snapshot, or still uncommitted (lag).
-            self.taken_at = min(source_now, clock.now())
-        return self._connection
+        self.connection: DuckDBPyConnection = stack.enter_context(attached(declared.statement_timeout))
+        self.connection.begin()
+        # The oldest transaction still open may have stamped rows at its beginning; where this user may not see other
+        # sessions (no pg_monitor), the declared lag has to be enough.
+        oldest = "SELECT now() AS now, (SELECT min(xact_start) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()) AS oldest"
+        source_now, oldest_open = query(self.connection, oldest)[0]
+        self.taken_at = min(source_now.astimezone(UTC), clock.now())
+        self.settled_at = self.taken_at - declared.lag
+        if oldest_open is not None:
+            self.settled_at = min(self.settled_at, oldest_open.astimezone(UTC) - timedelta(seconds=1))
 
 
-def _rows(snapshot: _Snapshot, full_name: str, table: Table, own: str, declared: PostgresDeclaration, reading: Reading) -> Iterator[Any]:
-    """The body of a resource: read, pseudonymise, write one Parquet file, hand it to dlt; nothing when nothing changed."""
-    import pyarrow.parquet as pq
+def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, reading: Reading) -> Iterator[Any]:
+    """The body of a resource: stream into one Parquet file, drop what is known, add what was deleted, land, hand to dlt."""
     from dlt.extract import with_file_import
 
-    connection = snapshot.connection()
-    held = reading.held(own, table.cursor)
-    extract = Extract(own, window="changed rows" if held.loaded_at else "whole table")
-    extract.loaded_at = max(snapshot.taken_at, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else snapshot.taken_at
-    reading.extracts[own] = extract
-    sql, overlaps = _window(connection, full_name, table, held, declared.lag)
-    file = reading.work / f"{own}.parquet"
-    extract.rows_read = _write(connection, sql, own, extract.loaded_at, file, reading)
-    extract.rows_changed = extract.rows_read
-    if extract.rows_read and overlaps:
-        extract.rows_changed = reading.without_known(own, table.primary_key, file)
-    extract.file = file
-    if extract.rows_changed:
-        yield with_file_import(str(file), "parquet", extract.rows_changed, pq.read_schema(file).empty_table())
+    from privacy.pseudonyms import keyed_name
+
+    held = reading.held(plan.own, plan.cursor)
+    file = reading.work / f"{len(reading.extracts)}.parquet"
+    extract = Extract(plan.own, file)
+    reading.extracts[plan.own] = extract
+    loaded_at = max(snapshot.taken_at, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else snapshot.taken_at
+    key = [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
+    window, overlaps = _window(plan, held)
+    extract.window = "changed rows" if window else "whole table"
+    table = declared.table_of(plan.relation.full_name)
+    choices = {name: column.on_unrepresentable for name, column in table.columns.items()}
+    stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at)
+    refuse_unrepresentable(snapshot.connection, plan, choices, window)
+    extract.rows_read = extract.rows_changed = stream.write(file, window)
+    refuse_unrepresentable(snapshot.connection, plan, choices, window, file)
+    if not plan.is_key_proved and key:
+        refuse_doubled_keys(snapshot.connection, plan, key, file)
+    if overlaps and extract.rows_read:
+        extract.rows_changed = reading.without_known(plan.own, key, file)
+    if plan.way != "replace" and held.loaded_at and reading.deletes_due(plan.own, table.deletes or declared.deletes):
+        keys = file.with_suffix(".keys")
+        stream.write_keys(keys, key)
+        extract.rows_deleted = reading.add_deleted(plan.own, key, keys, file, loaded_at, declared.max_deleted_share)
+    if extract.rows_changed or extract.rows_deleted:
+        reference = reading.land(plan.own, key, file)
+        yield with_file_import(str(reference), "jsonl", extract.rows_changed + extract.rows_deleted)
 
 
-def _window(connection: "DuckDBPyConnection", full_name: str, table: Table, held: Held, lag: timedelta) -> tuple[str, bool]:
-    """The SQL to run in PostgreSQL, and whether its window reaches back over rows already held."""
-    chosen = _columns(connection, full_name, table)
-    schema, name = full_name.split(".")
-    sql = f"SELECT {', '.join(column.expression for column in chosen)} FROM {quoted(schema)}.{quoted(name)}"
-    if held.loaded_at is None or held.cursor is None:
-        return sql, held.loaded_at is not None
-    nullable = next(column.is_nullable for column in chosen if column.name == table.cursor)
-    cursor = quoted(table.cursor)
+def _window(plan: Plan, held: Held) -> tuple[str, bool]:
+    """The condition in PostgreSQL for what to read (empty: everything), and whether it may reach over rows already held.
+
+    Everything stamped before `settled_at` was committed when it was last read: a row equal to the highest cursor is known
+    then. Otherwise go back to where late commits and ties may still have appeared, and drop what is known.
+    """
+    missing = {name.lower() for name in plan.readings} - {name.lower() for name in held.columns}
+    personal = {name for name in missing if any(other.lower().startswith((f"{name}_", f"is_{name}_")) for other in held.columns)}
+    if plan.way != "changes" or plan.cursor is None or held.loaded_at is None or held.cursor is None or held.settled_at is None or missing - personal:
+        return "", held.loaded_at is not None  # also when the source has a column that was never read
+    cursor, nullable = quoted(plan.cursor), plan.is_nullable(plan.cursor)
+    lag = int((held.loaded_at - held.settled_at).total_seconds())
     if isinstance(held.cursor, datetime) and held.cursor.tzinfo is not None:
-        settled = held.loaded_at - lag
-        # Everything stamped before `settled` was committed when it was last read: a row equal to the highest cursor is
-        # known. Otherwise go back to where late commits and ties may still have appeared, and drop what is known.
-        overlaps = held.cursor >= settled
-        bound = f"{cursor} >= {_timestamp(settled)}" if overlaps else f"{cursor} > {_timestamp(held.cursor)}"
+        overlaps = held.cursor >= held.settled_at
+        bound = f"{cursor} >= {timestamp(held.settled_at)}" if overlaps else f"{cursor} > {timestamp(held.cursor)}"
     elif isinstance(held.cursor, int):
         overlaps, bound = True, f"{cursor} >= {held.cursor}"
     else:  # a timestamp without a zone or a date: nothing says how it relates to the clock, so always go back by the lag
-        overlaps, bound = True, f"{cursor} >= TIMESTAMP {literal(held.cursor.isoformat())} - INTERVAL '{int(lag.total_seconds())} seconds'"
-    return f"{sql} WHERE {bound}" + (f" OR {cursor} IS NULL" if nullable else ""), overlaps or nullable
-
-
-def _write(connection: "DuckDBPyConnection", sql: str, own: str, loaded_at: datetime, file: Path, reading: Reading) -> int:
-    """Stream the query's rows, pseudonymised, into a Parquet file; returns their number."""
-    import duckdb
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from privacy.policy import refuse_undeclared
-    from privacy.pseudonyms import pseudonymise
-
-    def safe(rows: "pa.Table") -> "pa.Table":
-        refuse_undeclared(SOURCE, own, rows)
-        pseudonymised = pseudonymise(SOURCE, own, rows)
-        return pseudonymised.append_column(LOADED_AT, pa.array([loaded_at] * rows.num_rows, pa.timestamp("us", "UTC")))
-
-    rows = 0
-    try:
-        with _stream(connection, sql) as reader, pq.ParquetWriter(file, safe(reader.schema.empty_table()).schema, compression="zstd") as writer:
-            for batch in reader:
-                writer.write_table(safe(pa.Table.from_batches([batch])))
-                rows += batch.num_rows
-                reading.advance(own, batch.num_rows)
-    except (duckdb.Error, pa.ArrowException) as error:
-        raise explained(error, f"reading {own}") from None
-    return rows
-
-
-@contextmanager
-def _stream(connection: "DuckDBPyConnection", sql: str) -> Iterator["pa.RecordBatchReader"]:
-    """The rows of SQL run in PostgreSQL, in batches; closed before the connection is.
-
-    A stream left open would be torn down by the garbage collector when its connection is gone, and abort the process.
-    """
-    reader = connection.execute("SELECT * FROM postgres_query(?, ?)", [ATTACHED, sql]).to_arrow_reader(_BATCH_ROWS)
-    try:
-        yield reader
-    finally:
-        with suppress(Exception):  # closing a stream that failed raises again; the first error is the one to show
-            reader.close()
-
-
-def _columns(connection: "DuckDBPyConnection", full_name: str, table: Table) -> list[Column]:
-    return columns(connection, full_name, primary_key=table.primary_key, required=[table.cursor], exclude=table.exclude)
-
-
-def _timestamp(instant: datetime) -> str:
-    return f"TIMESTAMPTZ '{instant.astimezone(UTC).isoformat()}'"
+        overlaps, bound = True, f"{cursor} >= timestamp {literal(held.cursor.isoformat())} - interval '{lag} seconds'"
+    return bound + (f" OR {cursor} IS NULL" if nullable else ""), overlaps or nullable

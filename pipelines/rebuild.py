@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from pipelines import landing
+from pipelines import landing, raw
 from pipelines.load import Loaded, mark_known
 from pipelines.source import LOADED_AT
 from warehouse import storage
@@ -32,7 +32,7 @@ def rebuild(source: str, run: Run) -> list[Loaded]:
         rows = _replace(connection, source, kept)
         read = {table: sum(package.rows for package in packages) for table, packages in kept.items()}
         step.rows_in, step.rows_out = sum(read.values()), sum(rows.values())
-        return [Loaded(source, table, read[table], rows[table], "landing zone") for table in kept]
+        return [Loaded(source, table, read[table], rows[table], 0, "landing zone") for table in kept]
 
 
 def _replace(connection: "DuckDBPyConnection", source: str, kept: dict[str, list[landing.Package]]) -> dict[str, int]:
@@ -43,12 +43,13 @@ def _replace(connection: "DuckDBPyConnection", source: str, kept: dict[str, list
     try:
         for table, packages in kept.items():
             key = ", ".join(f'"{name}"' for name in packages[-1].primary_key)
+            newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {LOADED_AT} DESC) = 1" if key else ""
+            files = packages if key else packages[-1:]  # without a key each package replaced the one before
             connection.execute(
-                f'CREATE OR REPLACE TABLE raw_{source}."{table}" AS SELECT * FROM read_parquet($files, union_by_name = true) '
-                f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {LOADED_AT} DESC) = 1",
-                {"files": [str(package.file) for package in packages]},
+                f"CREATE OR REPLACE TABLE {raw.name_of(source, table)} AS SELECT * FROM read_parquet($files, union_by_name = true) {newest}",
+                {"files": [str(package.file) for package in files]},
             )
-            row = connection.execute(f'SELECT count(*) FROM raw_{source}."{table}"').fetchone()
+            row = connection.execute(f"SELECT count(*) FROM {raw.name_of(source, table)}").fetchone()
             rows[table] = int(row[0]) if row else 0
         connection.commit()
     except BaseException:

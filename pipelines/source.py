@@ -1,12 +1,11 @@
 """What every source has in common: what it declares, and how the loader and a source talk."""
 
 import re
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -16,6 +15,14 @@ from warehouse.errors import UsageError
 FOLDER = Path(__file__).parent
 LOADED_AT = "_loaded_at"
 """When the snapshot was taken in which this version of a row was read; rises strictly from load to load of a table."""
+
+SETTLED_AT = "_settled_at"
+"""Beside it: every change stamped before was committed by then, so the next load need not go back further."""
+
+DELETED_AT = "_deleted_at"
+"""When the source was first seen without this row; null while it is there. The other columns keep their last values."""
+
+OWN_COLUMNS = (LOADED_AT, SETTLED_AT, DELETED_AT)
 
 INTERVALS = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -65,11 +72,19 @@ def common(source: str) -> SourceDeclaration:
 
 @dataclass(frozen=True)
 class Held:
-    """What the warehouse holds of a table: the highest cursor and the time of the last load; None when it is empty."""
+    """What the warehouse holds of a table.
 
-    exists: bool = False
+    Attributes:
+        columns: name -> type; empty when there is no table yet.
+        cursor: the highest cursor; None when the table is empty or has no cursor.
+        loaded_at: the newest load.
+        settled_at: every change stamped before it was committed when the newest load read the source.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
     cursor: datetime | date | int | None = None
     loaded_at: datetime | None = None
+    settled_at: datetime | None = None
 
 
 @dataclass
@@ -77,20 +92,35 @@ class Extract:
     """What was read from one table in this run."""
 
     name: str
+    file: Path
     rows_read: int = 0
     rows_changed: int = 0
+    rows_deleted: int = 0
     window: Literal["whole table", "changed rows"] = "whole table"
-    loaded_at: datetime | None = None
-    file: Path | None = None
+    refused: str | None = None
 
 
-@dataclass
-class Reading:
-    """How the loader and the source talk: what is held before, what was read after."""
+class Reading(Protocol):
+    """What the loader offers a source while it reads."""
 
     work: Path
-    held: Callable[[str, str], Held]
-    without_known: Callable[[str, list[str], Path], int]
-    advance: Callable[[str, int], None]
+    """A folder for files; emptied before and after."""
     open: ExitStack
-    extracts: dict[str, Extract] = field(default_factory=dict)
+    """Closed when the source is read."""
+    extracts: dict[str, Extract]
+    """What was read, by raw table; the source fills it."""
+
+    def held(self, table: str, cursor: str | None) -> Held:
+        """What the warehouse holds of a raw table."""
+
+    def without_known(self, table: str, key: list[str], file: Path) -> int:
+        """Drop from a file the rows that the raw table holds in exactly the same form; returns how many are left."""
+
+    def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
+        """Add to a file, with `_deleted_at`, the rows held whose key is not among the source's keys; returns how many."""
+
+    def land(self, table: str, key: list[str], file: Path) -> Path:
+        """Keep a file in the landing zone; returns the small file that refers to it, for dlt to carry."""
+
+    def deletes_due(self, table: str, schedule: str) -> bool:
+        """Whether the schedule asks for a comparison of keys now."""

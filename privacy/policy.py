@@ -67,8 +67,8 @@ _NAMES: dict[PersonalClass, str] = {
 _NAME_PATTERNS = {kind: re.compile(rf"(^|_)({words})($|_)") for kind, words in _NAMES.items()}
 
 # Values: RE2 patterns for pyarrow. A single email or SSN is enough; phones are told from other numbers by their share.
-_EMAIL_VALUE = r"[A-Za-z0-9._%+'-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
-_SSN_VALUE = r"(^|[^0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}($|[^0-9-])"
+EMAIL_VALUE = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"
+SSN_VALUE = r"(^|[^0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}($|[^0-9-])"
 _PHONE_VALUE = r"^\s*(\+[0-9]{1,3}|\([0-9]{2,4}\)|00[0-9]{2})[0-9 ().-]{6,}[0-9]\s*$"
 _PHONE_SHARE = 0.2
 _SAMPLE = 2_000
@@ -93,12 +93,17 @@ def refuse_undeclared(source: str, table: str, batch: pa.Table) -> None:
             kind = _by_values(batch.column(column))
             because = "its values"
         if kind is not None:
-            action = {"email": "hmac", "phone": "mask"}.get(kind, "redact")
-            raise UsageError(
-                f"{source}.{table}.{column} looks like personal data ({kind}, by {because}) and is not declared, so nothing was loaded.",
-                mend=f"add `{column}: {{class: {kind}, action: {action}}}` under `{source}.{table}` in privacy/policy.yaml "
-                "(or `{class: none, action: keep}` if it is not personal)",
-            )
+            raise undeclared(source, table, column, kind, because)
+
+
+def undeclared(source: str, table: str, column: str, kind: str, because: str) -> UsageError:
+    """The error for a column that looks personal and is not in the policy, with the line to add."""
+    action = {"email": "hmac", "phone": "mask"}.get(kind, "redact")
+    return UsageError(
+        f"{source}.{table}.{column} looks like personal data ({kind}, by {because}) and is not declared, so nothing was loaded.",
+        mend=f"add `{column}: {{class: {kind}, action: {action}}}` under `{source}.{table}` in privacy/policy.yaml "
+        "(or `{class: none, action: keep}` if it is not personal)",
+    )
 
 
 def _by_name(column: str) -> PersonalClass | None:
@@ -115,9 +120,9 @@ def _by_values(column: pa.ChunkedArray) -> PersonalClass | None:
     sample = pc.drop_null(pc.unique(column)).slice(0, _SAMPLE)
     if len(sample) == 0:
         return None
-    if pc.any(pc.match_substring_regex(sample, _EMAIL_VALUE)).as_py():
+    if pc.any(pc.match_substring_regex(sample, EMAIL_VALUE)).as_py():
         return "email"
-    if pc.any(pc.match_substring_regex(sample, _SSN_VALUE)).as_py():
+    if pc.any(pc.match_substring_regex(sample, SSN_VALUE)).as_py():
         return "ssn"
     phones = pc.sum(pc.match_substring_regex(sample, _PHONE_VALUE)).as_py()
     return "phone" if phones and phones / len(sample) >= _PHONE_SHARE else None

@@ -142,3 +142,26 @@ def fails() -> Callable[..., WarehouseError]:
         return raised.value
 
     return check
+
+
+@pytest.fixture
+def declare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Put another `pipelines/postgres.yaml` in force for this test."""
+
+    def write(text: str) -> None:
+        from pipelines import postgres, source
+
+        folder = tmp_path / "declared"
+        folder.mkdir(exist_ok=True)
+        (folder / "postgres.py").touch()
+        (folder / "postgres.yaml").write_text(text)
+        monkeypatch.setattr(source, "FOLDER", folder)
+        monkeypatch.setattr(postgres, "FOLDER", folder)
+        from privacy import policy
+
+        (folder / "policy.yaml").write_text("columns:\n  postgres.users:\n    email: {class: email, action: hmac}\n")
+        if "users" not in text and "shop.*" not in text:
+            (folder / "policy.yaml").write_text("columns: {}\n")
+            monkeypatch.setattr(policy, "POLICY_FILE", folder / "policy.yaml")
+
+    return write

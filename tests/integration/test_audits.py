@@ -30,8 +30,8 @@ pytestmark = pytest.mark.xdist_group("audits")  # they share one built warehouse
 
 NOW = "1998-03-01T12:00:00Z"
 FIRST_LOAD, SECOND_LOAD, THIRD_LOAD = "1998-02-20 10:00:00+00", "1998-02-21 10:00:00+00", "1998-02-22 10:00:00+00"
-USER = "({}, 'a1', true, '***12', '***', 41, 'DE', 'consumer', '1996-12-31 23:00:00+00', '1997-01-01 00:00:00+00', '{}', 'k1')"
-ORDER = "({}, {}, '{}', 2, {}, '{}', 'paid', '1998-01-01 00:00:00+00', '{}')"
+USER = "({}, 'a1', true, '***12', '***', 41, 'DE', 'consumer', '1996-12-31 23:00:00+00', '1997-01-01 00:00:00+00', '{}', NULL, NULL, 'k1')"
+ORDER = "({}, {}, '{}', 2, {}, '{}', 'paid', '1998-01-01 00:00:00+00', '{}', NULL, NULL)"
 ORDERS = [
     (1, 1, "1997-12-31 23:59:59.999+00", "11.77", "USD"),
     (2, 1, "1998-01-01 00:00:00+00", "12.00", "USD"),
@@ -73,7 +73,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("marts.order_facts", "reference_exists", _one("{order_facts}", "user_id = 99")),
     ("marts.order_facts", "reference_exists", "DELETE FROM raw_postgres.users WHERE id = 3"),
     ("marts.customer_lifetime_value", "reference_exists", _one("{customer_lifetime_value}", "user_id = 99")),
-    ("marts.customer_lifetime_value", "reference_exists", "UPDATE {user_dim_history} SET valid_to = '1998-02-28' WHERE user_id = 3"),
+    ("marts.customer_lifetime_value", "reference_exists", "DELETE FROM {user_dim_history} WHERE user_id = 3"),
     ("marts.order_facts", "orders_match_staging", "DELETE FROM {order_facts} WHERE order_id = 4"),
     ("marts.order_facts", "orders_match_staging", "INSERT INTO {order_facts} SELECT * REPLACE (9 AS order_id, 0 AS revenue) FROM {order_facts} LIMIT 1"),
     ("marts.order_facts", "orders_match_staging", "DELETE FROM {order_facts}"),

@@ -32,7 +32,7 @@ VALUES = {
     "BIGINT": "i", "INTEGER": "i + 20", "BOOLEAN": "true", "VARCHAR": "'EUR'", "DATE": DAY, "TIMESTAMP": INSTANT, "TIMESTAMPTZ": INSTANT,
     "DECIMAL(12,2)": "i * 9.99", "DECIMAL(18,2)": "i * 9.99", "DECIMAL(9,6)": "0.25",
 }  # fmt: skip
-COLUMNS = {"email_hash": HASH, "valid_to": f"CASE WHEN i = 0 THEN {INSTANT} + INTERVAL 1 HOUR END", "phone_masked": "'+49 *** **12'"}
+COLUMNS = {"email_hash": HASH, "valid_to": f"CASE WHEN i = 0 THEN {INSTANT} + INTERVAL 1 HOUR END", "phone_masked": "'+49 *** **12'", "is_deleted": "false"}
 
 MISSING = {
     "raw_postgres.users": "id _loaded_at _privacy_key_id email_hash is_email_valid phone_masked age country segment",
@@ -76,6 +76,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     *((table, column, "not_negative", _one(table, f"{column} = -0.01")) for table, column in MONEY),
     *((table, column, "not_in_the_future", _one(table, f"{column} = DATE '2026-03-02'")) for table, column in DATES),
     (HISTORY, "valid_to", "after_valid_from", _one(HISTORY, "valid_to = valid_from")),
+    ("marts.order_facts", "is_deleted", "not_deleted", _one("marts.order_facts", "is_deleted = true")),
     (HISTORY, None, "one_current_version", TWO_CURRENT),
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
 ]  # fmt: skip
@@ -226,7 +227,7 @@ def _contracts_with(folder: Path, table: str, old: str, new: str) -> Path:
     ("table", "old", "new", "told"),
     [
         ("marts.daily_revenue", "revenue < 0 OR", "revenue < no_such_thing OR", "7 of 7 checks were not evaluated"),
-        ("marts.order_facts", "marts.user_dim AS", "marts.no_such_thing AS", "1 of 12 checks were not evaluated: user_is_known"),
+        ("marts.order_facts", "marts.user_dim_history AS", "marts.no_such_thing AS", "1 of 13 checks were not evaluated: user_is_known"),
     ],
 )
 def test_what_cannot_be_evaluated_is_an_error_never_a_pass(

@@ -107,23 +107,23 @@ def test_a_null_cursor_is_loaded_once_and_followed(company: Company) -> None:
 
 def test_tables_are_read_in_one_snapshot(company: Company, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user who signs up and orders between two tables being read must not leave an order without a user."""
-    from pipelines import postgres
+    from pipelines.postgres_stream import Stream
 
-    write = postgres._write
+    write = Stream.write
 
-    def write_then_trade(connection: Any, sql: str, own: str, *others: Any) -> int:
-        rows = write(connection, sql, own, *others)
-        if own == "users":
+    def write_then_trade(self: Stream, *others: Any) -> int:
+        rows = write(self, *others)
+        if self._plan.own == "users":
             company.execute(
                 "INSERT INTO shop.users SELECT 900001, 'new@example.com', phone, ssn, age, country, segment, now(), now() FROM shop.users LIMIT 1",
                 "INSERT INTO shop.orders SELECT 900001, 900001, now(), 1, 1, 'USD', 'completed', now()",
             )
         return rows
 
-    monkeypatch.setattr(postgres, "_write", write_then_trade)
+    monkeypatch.setattr(Stream, "write", write_then_trade)
     load_postgres()
     assert ask("SELECT count(*) FROM raw_postgres.orders WHERE id = 900001") == [(0,)]
-    monkeypatch.setattr(postgres, "_write", write)
+    monkeypatch.setattr(Stream, "write", write)
     load_postgres()
     assert ask("SELECT count(*) FROM raw_postgres.orders o JOIN raw_postgres.users u ON u.id = o.user_id WHERE o.id = 900001") == [(1,)]
 
@@ -214,14 +214,8 @@ def test_a_declared_personal_column_that_vanished_stops_the_load(company: Compan
 def test_nan_is_refused_with_its_row(company: Company, fails: Callable[..., WarehouseError]) -> None:
     company.execute("UPDATE shop.orders SET revenue = 'NaN' WHERE id = 4711")
     error = fails(load_postgres)
-    assert "NaN in shop.orders.revenue, row 4711" in error.what
-
-
-def test_a_type_without_an_exact_counterpart_is_refused(company: Company, fails: Callable[..., WarehouseError]) -> None:
-    company.execute("ALTER TABLE shop.orders ADD COLUMN weight numeric")
-    error = fails(load_postgres)
-    assert "shop.orders.weight" in error.what
-    assert "exclude: [weight]" in error.mend
+    assert "shop.orders.revenue, row 4711" in error.what
+    assert "on_unrepresentable: null" in error.mend
 
 
 def test_manifest_and_mark_stand_beside_every_package(company: Company) -> None:
@@ -235,7 +229,7 @@ def test_manifest_and_mark_stand_beside_every_package(company: Company) -> None:
         assert package.primary_key == ["id"]
         landing.verify(package)
         manifest = json.loads((package.folder / landing.MANIFEST).read_text())
-        assert {"name": "_loaded_at", "type": "timestamp[us, tz=UTC]"} in manifest["schema"]
+        assert "_loaded_at" in [column["name"] for column in manifest["schema"]]
         assert package.rows == {"orders": FIRST_ORDERS, "users": USERS}[package.table]
 
 

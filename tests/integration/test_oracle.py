@@ -56,14 +56,15 @@ def _built_from(purchases: Iterable[Purchase], home: Path) -> Path:
         connection.execute(
             f"""CREATE TABLE raw_postgres.orders AS
             SELECT id::BIGINT AS id, customer::BIGINT AS user_id, strptime(day, '%Y%m%d')::TIMESTAMPTZ AS ordered_at, quantity::INT AS quantity,
-              dollars::DECIMAL(12, 2) AS revenue, 'USD' AS currency, 'paid' AS status, ordered_at AS updated_at, TIMESTAMPTZ '{LOADED_AT}' AS _loaded_at
+              dollars::DECIMAL(12, 2) AS revenue, 'USD' AS currency, 'paid' AS status, ordered_at AS updated_at, TIMESTAMPTZ '{LOADED_AT}' AS _loaded_at,
+              NULL::TIMESTAMPTZ AS _deleted_at
             FROM lines"""
         )
         connection.execute(
             f"""CREATE TABLE raw_postgres.users AS
             SELECT user_id AS id, 'a1' AS email_hash, true AS is_email_valid, NULL::TEXT AS phone_masked, NULL::TEXT AS ssn_redacted, 41 AS age,
               'US' AS country, 'consumer' AS segment, MIN(ordered_at) AS created_at, MIN(ordered_at) AS updated_at,
-              TIMESTAMPTZ '{LOADED_AT}' AS _loaded_at, 'k1' AS _privacy_key_id
+              TIMESTAMPTZ '{LOADED_AT}' AS _loaded_at, NULL::TIMESTAMPTZ AS _deleted_at, 'k1' AS _privacy_key_id
             FROM raw_postgres.orders GROUP BY user_id"""
         )
     with pytest.MonkeyPatch.context() as patch:

@@ -5,13 +5,14 @@ import hmac
 from collections.abc import Callable
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pytest
 
 from privacy import policy, pseudonyms
 from warehouse.errors import UsageError, WarehouseError
 
-KEY = b"k" * 32
+KEY_TEXT = "thirty-two"
 
 
 def test_the_policy_of_the_project_is_valid_and_covers_the_demo() -> None:
@@ -20,12 +21,21 @@ def test_the_policy_of_the_project_is_valid_and_covers_the_demo() -> None:
     assert policy.policy().rules("postgres", "orders") == {}
 
 
-def test_keyed_hashes_are_hmac_sha256_and_null_stays_null() -> None:
-    values = pa.chunked_array([["a@b.co", None], ["ä", "a@b.co"]])
-    expected = [hmac.new(KEY, text.encode(), hashlib.sha256).hexdigest() if text else None for text in ("a@b.co", None, "ä", "a@b.co")]
-    assert pseudonyms.keyed_hashes(values, KEY).to_pylist() == expected
-    assert pseudonyms.keyed_hashes(pa.chunked_array([], pa.string()), KEY).to_pylist() == []
-    assert pseudonyms.keyed_hashes(values, b"x" * 32).to_pylist() != expected
+def ask(columns: dict[str, str], parameters: dict[str, bytes], values: pa.Table) -> dict[str, list[object]]:
+    """What SQL columns give for rows, with their parameters bound."""
+    with duckdb.connect() as connection:
+        connection.register("rows", values)
+        chosen = ", ".join(f'{expression} AS "{name}"' for name, expression in columns.items())
+        used = {name: value for name, value in parameters.items() if f"${name}" in chosen}
+        return connection.execute(f"SELECT {chosen} FROM rows", used).to_arrow_table().to_pydict()
+
+
+@pytest.mark.parametrize("key", [b"k" * 32, b"short", b"x" * 64, b"longer than a block of SHA-256, which is sixty-four bytes, by some more"])
+def test_keyed_hashes_are_hmac_sha256_and_null_stays_null(key: bytes) -> None:
+    texts = ["a@b.co", None, "ä€𝄞", "", "x" * 5000]
+    expected = [None if text is None else hmac.new(key, text.encode(), hashlib.sha256).hexdigest() for text in texts]
+    got = ask({"h": pseudonyms.keyed_hash("t")}, pseudonyms.hmac_parameters(key), pa.table({"t": texts}))
+    assert got["h"] == expected
 
 
 @pytest.fixture
@@ -36,6 +46,12 @@ def rules(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: Path) -> Callab
         monkeypatch.setattr(policy, "POLICY_FILE", file)
 
     return declare
+
+
+def protected(batch: pa.Table) -> dict[str, list[object]]:
+    texts = [field.name for field in batch.schema if pa.types.is_string(field.type)]
+    made = pseudonyms.protect("crm", "people", {name: f'"{name}"' for name in batch.column_names}, texts=texts)
+    return ask(made.columns, made.parameters, batch)
 
 
 def test_every_action_leaves_the_rows_and_takes_the_value(rules: Callable[[str], None]) -> None:
@@ -54,7 +70,7 @@ def test_every_action_leaves_the_rows_and_takes_the_value(rules: Callable[[str],
             "role": ["admin", None, "user"],
         }
     )
-    done = pseudonyms.pseudonymise("crm", "people", batch).to_pydict()
+    done = protected(batch)
     assert list(done) == ["id", "mail_hash", "is_mail_valid", "mobile_masked", "ssn_redacted", "badge_hash", "role", "_privacy_key_id"]
     assert done["mail_hash"][0] == hmac.new(pseudonyms.settings().hmac_key(), b"a.b@example.com", hashlib.sha256).hexdigest()
     assert done["is_mail_valid"] == [True, None, False]
@@ -65,11 +81,28 @@ def test_every_action_leaves_the_rows_and_takes_the_value(rules: Callable[[str],
     assert done["_privacy_key_id"] == ["k1", "k1", "k1"]
 
 
-def test_an_empty_batch_has_the_same_columns(rules: Callable[[str], None]) -> None:
-    rules("mail: {class: email, action: hmac}\nmobile: {class: phone, action: mask}\nssn: {class: ssn, action: redact}")
-    empty = pa.table({"mail": pa.array([], pa.string()), "mobile": pa.array([], pa.string()), "ssn": pa.array([], pa.string())})
-    full = pa.table({"mail": ["a@b.co"], "mobile": ["5550100000"], "ssn": ["1"]})
-    assert pseudonyms.pseudonymise("crm", "people", empty).schema == pseudonyms.pseudonymise("crm", "people", full).schema
+def test_the_key_is_bound_and_never_in_sql_text(rules: Callable[[str], None]) -> None:
+    rules("mail: {class: email, action: hmac}")
+    made = pseudonyms.protect("crm", "people", {"mail": "mail"}, texts=["mail"])
+    assert KEY_TEXT not in str(made.columns)
+    assert set(made.parameters) == {"hmac_inner", "hmac_outer"}
+
+
+@pytest.mark.parametrize(("value", "kind"), [("write to jo@example.com", "email"), ("x 900-12-3456 y", "ssn")])
+def test_a_personal_value_in_an_undeclared_text_column_stops_the_stream(rules: Callable[[str], None], value: str, kind: str) -> None:
+    rules("known: {class: none, action: keep}")
+    made = pseudonyms.protect("crm", "people", {"known": "known", "it's": '"it\'s"'}, texts=["it's", "known"])
+    assert ask(made.columns, {}, pa.table({"known": [value], "it's": ["a - b @ c"]})) == {"known": [value], "it's": ["a - b @ c"]}
+    with pytest.raises(duckdb.Error, match=f"{pseudonyms.PERSONAL_ERROR}: {kind} in it's") as raised:
+        ask(made.columns, {}, pa.table({"known": ["fine"], "it's": [value]}))
+    assert value not in str(raised.value)
+
+
+def test_a_personal_key_is_merged_by_its_hash(rules: Callable[[str], None], fails: Callable[..., WarehouseError]) -> None:
+    rules("mail: {class: email, action: hmac}\nssn: {class: ssn, action: redact}")
+    assert pseudonyms.keyed_name("crm", "people", "mail") == "mail_hash"
+    assert pseudonyms.keyed_name("crm", "people", "id") == "id"
+    assert "crm.people.ssn is part of the primary key" in fails(pseudonyms.keyed_name, "crm", "people", "ssn").what
 
 
 @pytest.mark.parametrize(
@@ -90,7 +123,7 @@ def test_an_empty_batch_has_the_same_columns(rules: Callable[[str], None]) -> No
 )
 def test_the_shape_of_an_email_is_judged(rules: Callable[[str], None], mail: str, is_valid: bool) -> None:
     rules("mail: {class: email, action: hmac}")
-    assert pseudonyms.pseudonymise("crm", "people", pa.table({"mail": [mail]})).to_pydict()["is_mail_valid"] == [is_valid]
+    assert protected(pa.table({"mail": [mail]}))["is_mail_valid"] == [is_valid]
 
 
 PERSONAL_NAMES = ["email", "user_email", "EmailAddress", "e_mail", "phone", "mobile_number", "ssn", "first_name", "lastName", "dob", "ip_address", "iban"]
@@ -138,4 +171,4 @@ def test_values_that_look_personal_are_recognised_whatever_the_name(rules: Calla
 
 def test_a_declared_column_that_is_gone_is_an_error(rules: Callable[[str], None], fails: Callable[..., WarehouseError]) -> None:
     rules("mail: {class: email, action: hmac}")
-    assert "crm.people.mail" in fails(pseudonyms.pseudonymise, "crm", "people", pa.table({"id": [1]})).what
+    assert "crm.people.mail" in fails(pseudonyms.protect, "crm", "people", {"id": "id"}, texts=[]).what

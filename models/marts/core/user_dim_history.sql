@@ -42,3 +42,5 @@ SELECT
   @changed_at(users.user_id, users.updated_at, users.loaded_at)::TIMESTAMP AS updated_at,
   users.loaded_at::TIMESTAMP AS loaded_at
 FROM staging.stg_postgres__users AS users
+WHERE
+  users.deleted_at IS NULL

@@ -13,7 +13,8 @@ MODEL (
     currency = 'ISO 4217 code of the revenue.',
     status = 'State of the order in the production database.',
     updated_at = 'When production last changed the order, UTC.',
-    loaded_at = 'When this version of the row was read from production, UTC; strictly rising from load to load.'
+    loaded_at = 'When this version of the row was read from production, UTC; strictly rising from load to load.',
+    deleted_at = 'When production was first seen without this order, UTC; null while it is there.'
   ),
   audits (
     not_null(columns := (order_id, user_id, ordered_at)),
@@ -36,5 +37,8 @@ SELECT
   )::TIMESTAMP AS updated_at,
   (
     _loaded_at AT TIME ZONE 'UTC'
-  )::TIMESTAMP AS loaded_at
+  )::TIMESTAMP AS loaded_at,
+  (
+    _deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at
 FROM raw_postgres.orders

@@ -14,7 +14,8 @@ MODEL (
     segment = 'Kind of customer: consumer, small_business or enterprise.',
     created_at = 'When the user signed up, UTC.',
     updated_at = 'When production last changed the user, UTC.',
-    loaded_at = 'When this version of the row was read from production, UTC; strictly rising from load to load.'
+    loaded_at = 'When this version of the row was read from production, UTC; strictly rising from load to load.',
+    deleted_at = 'When production was first seen without this user, UTC; null while it is there.'
   ),
   audits (not_null(columns := user_id), unique_values(columns := user_id))
 );
@@ -35,5 +36,8 @@ SELECT
   )::TIMESTAMP AS updated_at,
   (
     _loaded_at AT TIME ZONE 'UTC'
-  )::TIMESTAMP AS loaded_at
+  )::TIMESTAMP AS loaded_at,
+  (
+    _deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at
 FROM raw_postgres.users

@@ -1,0 +1,125 @@
+"""How each PostgreSQL type is read so that every value arrives exactly, or stops with an error that names it.
+
+Measured against DuckDB's postgres scanner 1.5.5, value by value (tests/integration/test_types.py): NaN of numeric became
+0.00, numeric without precision or with more than 38 digits went through DOUBLE, timestamps after 294246 wrapped around to
+BC, interval and time with time zone changed in Parquet, arrays of two dimensions failed, char(n) lost its padding.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Choice = Literal["error", "null", "text"]
+
+_LAST_TIMESTAMP = "294246-12-31"
+"""DuckDB counts microseconds in 64 bits and ends in January 294247; PostgreSQL goes on for 30 years."""
+_MOST_DIGITS = 38
+_DEFAULT_SCALE = 9
+# The scanner and Parquet give these exactly, with the type on the right in the warehouse.
+_NATIVE = {
+    "bool": "BOOLEAN", "int2": "SMALLINT", "int4": "INTEGER", "int8": "BIGINT", "float4": "FLOAT", "float8": "DOUBLE",
+    "text": "VARCHAR", "varchar": "VARCHAR", "uuid": "UUID", "date": "DATE", "time": "TIME", "bytea": "BLOB",
+    "json": "VARCHAR", "jsonb": "VARCHAR",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CatalogColumn:
+    """A column as PostgreSQL's catalog describes it; a domain is resolved to its base type."""
+
+    name: str
+    number: int
+    type_name: str
+    kind: str
+    category: str
+    modifier: int
+    is_domain: bool
+    is_nullable: bool
+    declared_type: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a column is read.
+
+    Attributes:
+        in_postgres: SQL for PostgreSQL; None when the scanner's own reading is exact, so that it can read in parallel.
+        in_duckdb: SQL for DuckDB over the column so read, `{}` standing for it, that gives the warehouse's type.
+        type: the warehouse's type.
+        unrepresentable: a predicate in PostgreSQL, `{}` standing for the column, that is true for the values that have no
+            counterpart in that type; None when there are none.
+        fails_in_stream: whether DuckDB itself notices such a value while it reads, so that nobody need look for it.
+        arrives_as: what such a value becomes, when it is always the same one: only rows with it need be looked at.
+    """
+
+    in_postgres: str | None
+    in_duckdb: str
+    type: str
+    unrepresentable: str | None = None
+    fails_in_stream: bool = False
+    arrives_as: str | None = None
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the warehouse holds text."""
+        return self.type == "VARCHAR"
+
+
+def reading_of(column: CatalogColumn, choice: Choice = "error") -> Reading:
+    """How to read a column.
+
+    Args:
+        choice: what to do with values that have no counterpart: fail, load null in their place, or load the whole column
+            as PostgreSQL's text.
+    """
+    exact = _exact_reading(column)
+    if exact.unrepresentable is None or choice == "error":
+        return exact
+    if choice == "text":
+        return Reading("{}::text", "{}", "VARCHAR")
+    source = exact.in_postgres or "{}"
+    return Reading(f"CASE WHEN {exact.unrepresentable} THEN NULL ELSE {source} END", exact.in_duckdb, exact.type)
+
+
+def _exact_reading(column: CatalogColumn) -> Reading:
+    if column.category == "A":
+        return Reading("to_json({})::text", "{}", "VARCHAR")
+    if column.kind == "e":
+        return Reading("{}::text" if column.is_domain else None, "{}::VARCHAR", "VARCHAR")
+    if column.kind == "c":
+        return Reading("to_json({})::text", "{}", "VARCHAR")
+    if column.type_name == "numeric":
+        return _numeric(column)
+    if column.type_name in ("timestamp", "timestamptz"):
+        return _timestamp(column)
+    if column.type_name == "bpchar":
+        return Reading("CASE WHEN {} IS NULL THEN NULL ELSE format('%s', {}) END", "{}", "VARCHAR")  # a cast to text would strip the padding
+    native = _NATIVE.get(column.type_name)
+    if native is None:  # PostgreSQL's own text is exact for every type
+        return Reading("{}::text", "{}", "VARCHAR")
+    return Reading(f"{{}}::{column.type_name}" if column.is_domain else None, "{}", native)
+
+
+def _numeric(column: CatalogColumn) -> Reading:
+    if column.modifier >= 4:
+        precision = ((column.modifier - 4) >> 16) & 0xFFFF
+        scale = (((column.modifier - 4) & 0x7FF) ^ 0x400) - 0x400
+        if precision <= _MOST_DIGITS and 0 <= scale <= precision:
+            kind = f"DECIMAL({precision},{scale})"
+            return Reading(f"{{}}::numeric({precision},{scale})" if column.is_domain else None, "{}", kind, "{} = 'NaN'", arrives_as="0")
+        scale = min(max(scale, 0), _MOST_DIGITS)
+    else:
+        scale = _DEFAULT_SCALE
+    kind = f"DECIMAL({_MOST_DIGITS},{scale})"
+    special = "{}::text IN ('NaN', 'Infinity', '-Infinity')"
+    # The order matters: nothing may be computed with an infinity.
+    too_much = f"CASE WHEN {special} THEN true ELSE {{}} <> trunc({{}}, {scale}) OR abs({{}}) >= power(10::numeric, {_MOST_DIGITS - scale}) END"
+    return Reading("{}::text", f"{{}}::{kind}", kind, too_much)
+
+
+def _timestamp(column: CatalogColumn) -> Reading:
+    kind = "TIMESTAMP" if column.type_name == "timestamp" else "TIMESTAMPTZ"
+    too_late = f"(isfinite({{}}) AND {{}} > '{_LAST_TIMESTAMP}')"
+    # What is too late wraps around to before PostgreSQL's first year, 4713 BC, which no true value can be.
+    wrapped = f"isfinite({{}}) AND {{}} < {kind} '4714-01-01 (BC) 00:00:00'"
+    stream = f"CASE WHEN {wrapped} THEN error('a timestamp after {_LAST_TIMESTAMP}') ELSE {{}} END"
+    return Reading(f"{{}}::{column.type_name}" if column.is_domain else None, stream, kind, too_late, fails_in_stream=True)
