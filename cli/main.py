@@ -141,8 +141,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
-    except OSError as error:
-        from warehouse.console import complain
+    except Exception as error:  # a traceback could show what must not be shown; the log has the place, scrubbed
+        from warehouse.console import complain, logger
+        from warehouse.errors import mend_of
 
-        complain(f"error: {error.strerror or error}{f' ({error.filename})' if error.filename else ''}\n  mend: free space or mend permissions, and run again")
+        logger.exception("unexpected")
+        mend = mend_of(str(error), "run again; if it stays, WAREHOUSE_HOME/logs says where it happened")
+        complain(f"error: {type(error).__name__}: {error}\n  mend: {mend}")
         sys.exit(3)

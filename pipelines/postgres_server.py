@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from warehouse import storage
-from warehouse.errors import StepFailed, UsageError, scrub
+from warehouse.errors import StepFailed, UsageError, mend_of, scrub
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
@@ -45,6 +45,9 @@ def attached(statement_timeout: timedelta) -> Iterator["DuckDBPyConnection"]:
             raise explained(error, "connecting") from None
         yield connection
     finally:
+        # A transaction left open would be rolled back by a destructor, which aborts the process when the server is gone.
+        with suppress(duckdb.Error):
+            connection.rollback()
         connection.close()
         if before is None:
             os.environ.pop("PGPASSWORD", None)
@@ -91,9 +94,11 @@ def explained(error: Exception, doing: str) -> StepFailed:
             f"{SOURCE}: the server of SOURCES__POSTGRES__CREDENTIALS does not answer ({doing}).",
             mend="is it running and reachable from here? `warehouse doctor` tries again; the next run goes on where this one stopped",
         )
+    if any(words in low for words in ("terminating connection", "server closed the connection", "ssl connection has been closed")):
+        return StepFailed(f"{SOURCE}: {doing}: the server hung up: {said}", mend="run again; the next run goes on where this one stopped")
     if "permission denied" in low:
         return StepFailed(f"{SOURCE}: {doing}: {said}", mend="grant SELECT to the user of SOURCES__POSTGRES__CREDENTIALS")
-    return StepFailed(f"{SOURCE}: {doing}: {said}", mend="nothing was loaded; correct the value or the declaration and run again")
+    return StepFailed(f"{SOURCE}: {doing}: {said}", mend=mend_of(said, "nothing was loaded; correct the value or the declaration and run again"))
 
 
 def quoted(identifier: str) -> str:

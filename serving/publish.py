@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from warehouse import clock, storage
-from warehouse.errors import StepFailed
+from warehouse.errors import StepFailed, mend_of, scrub
 from warehouse.files import flush_file, flush_folder
 from warehouse.settings import settings
 
@@ -54,11 +54,17 @@ def publish() -> Published:
     """
     if settings().storage == "motherduck":
         return Published(None, {}, [])  # readers query MotherDuck itself
+    import duckdb
+
     with storage.open_warehouse() as connection:
         tables = _marts(connection)
         if not tables:
             raise StepFailed("there are no marts to publish.", mend="`warehouse transform` builds them")
-        return _publish(connection, tables)
+        try:
+            return _publish(connection, tables)
+        except (duckdb.Error, OSError) as error:
+            said = scrub(str(error)).splitlines()[0]
+            raise StepFailed(f"publishing failed: {said}", mend=mend_of(said, "run again; readers keep what they had")) from None
 
 
 def _publish(connection: "DuckDBPyConnection", tables: dict[str, list[_Column]]) -> Published:

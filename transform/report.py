@@ -7,7 +7,7 @@ from sqlmesh.core.console import NoopConsole
 from sqlmesh.utils.errors import AuditError, NodeAuditsErrors
 
 from warehouse.console import logger
-from warehouse.errors import FindingsFound, StepFailed, WarehouseError, scrub
+from warehouse.errors import FindingsFound, StepFailed, WarehouseError, mend_of, scrub
 
 
 @dataclass
@@ -100,7 +100,9 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
         if self._failures:
             return self._from_failures()
         said = "; ".join([*self._errors, scrub(str(error))]) or type(error).__name__
-        return StepFailed(f"the models cannot be built: {said}", mend="`sqlmesh lint` and `sqlmesh plan dev` show the same problem without touching production")
+        return StepFailed(
+            f"the models cannot be built: {said}", mend=mend_of(said, "`sqlmesh lint` and `sqlmesh plan dev` show the same problem without touching production")
+        )
 
     def raise_if_failed(self) -> None:
         """Raise what went wrong in a run that ended without an exception.
@@ -119,7 +121,7 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
                 mend="look at the rows with the audit's query (audits/); correct them at their source, "
                 "or, if a built table lost rows, `warehouse transform --restate MODEL`; what depends on them was not built",
             )
-        return StepFailed(what, mend="mend the model or its input and run `warehouse transform` again; nothing of it is visible")
+        return StepFailed(what, mend=mend_of(what, "mend the model or its input and run `warehouse transform` again; nothing of it is visible"))
 
 
 def readable_name(name: str) -> str:

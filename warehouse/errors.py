@@ -53,6 +53,11 @@ _PERSONAL = (
 )
 
 
+def mend_of(text: str, otherwise: str) -> str:
+    """The mend for a library's message: its own where the disk is full, whoever noticed it."""
+    return "free some space or move WAREHOUSE_HOME, and run again; nothing half-done is visible" if "No space left" in text else otherwise
+
+
 def scrub(text: str) -> str:
     """Take secrets, personal data and terminal codes out of a message before it is shown, logged or kept."""
     from warehouse.settings import secret_values

@@ -131,7 +131,8 @@ def test_runs_and_steps_are_recorded_in_the_warehouse_as_status_tells_them(story
     recorded = [(step["run_id"], step["step"], step["item"], step["status"], step["rows_in"], step["rows_out"], True) for run in told for step in run["steps"]]
     assert sorted(steps, key=str) == sorted(recorded, key=str)
     for run in told:
-        assert [(step["step"], step["item"], step["status"]) for step in run["steps"]] == [(*step, "succeeded") for step in STEPS]
+        steps_run = [step for step in run["steps"] if step["step"] != "compare keys"]
+        assert [(step["step"], step["item"], step["status"]) for step in steps_run] == [(*step, "succeeded") for step in STEPS]
     first = story.first
     assert (first.step("load")["rows_in"], first.step("load")["rows_out"]) == (93_229, 93_229)
     assert first.step("publish")["rows_in"] == first.step("publish")["rows_out"] == sum(len(rows) for rows in first.marts.values())

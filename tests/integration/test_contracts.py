@@ -122,9 +122,7 @@ def test_good_data_has_no_findings(connection: duckdb.DuckDBPyConnection) -> Non
 
 
 @pytest.mark.parametrize(("table", "column", "check", "breaks"), BROKEN, ids=lambda value: str(value).split()[0])
-def test_one_bad_row_is_reported_by_its_own_check_alone(
-    connection: duckdb.DuckDBPyConnection, table: str, column: str | None, check: str, breaks: str
-) -> None:
+def test_one_bad_row_is_reported_by_its_own_check_alone(connection: duckdb.DuckDBPyConnection, table: str, column: str | None, check: str, breaks: str) -> None:
     connection.execute(breaks)
     (finding,) = _check(connection, only=[table])
     assert (finding.table, finding.column, finding.check, finding.severity) == (table, column, check, "error")

@@ -87,7 +87,12 @@ def test_every_value_arrives_exactly(company: Company, declare: Callable[[str], 
     """Both ways of reading: in parallel by the scanner where all columns allow it, and by a query in PostgreSQL."""
     columns = ", ".join(f"v{number} {kind}" for number, (kind, *_) in enumerate(EXACT))
     values = ", ".join(value for _, value, *_ in EXACT)
-    company.execute(*TYPES, f"CREATE TABLE shop.every (id bigint PRIMARY KEY, {columns})", f"INSERT INTO shop.every VALUES (1, {values})", "INSERT INTO shop.every (id) VALUES (2)")
+    company.execute(
+        *TYPES,
+        f"CREATE TABLE shop.every (id bigint PRIMARY KEY, {columns})",
+        f"INSERT INTO shop.every VALUES (1, {values})",
+        "INSERT INTO shop.every (id) VALUES (2)",
+    )
     names = [f"v{number}" for number in range(len(EXACT))]
     if not by_query:
         for name in names:
@@ -190,7 +195,11 @@ def test_any_schema_loads_by_pattern(company: Company, declare: Callable[[str], 
     assert ask("SELECT count(*) FROM raw_postgres.nothing") == [(0,)]
     assert ask("SELECT twice FROM raw_postgres.doubled") == [(42,)]
     assert all(one.rows_written == 0 for one in load_postgres().values())
-    company.execute("""UPDATE shop."Order Lines" SET "select" = 'w' WHERE "LineNo" = 2""", "DELETE FROM shop.log WHERE at IS NULL", "UPDATE shop.measures SET v = 0 WHERE id = 5")
+    company.execute(
+        """UPDATE shop."Order Lines" SET "select" = 'w' WHERE "LineNo" = 2""",
+        "DELETE FROM shop.log WHERE at IS NULL",
+        "UPDATE shop.measures SET v = 0 WHERE id = 5",
+    )
     changed = {name: one.rows_written for name, one in load_postgres().items() if one.rows_written}
     assert changed == {"Order Lines": 1, "log": 2, "measures": 1}
     assert ask("SELECT count(*) FROM raw_postgres.log") == [(2,)]
