@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test lint format bench lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials lint format bench lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -41,6 +41,9 @@ demo-reset:  ## Forget the demo company and all that was loaded from it
 
 test: setup  ## Run all tests
 	@$(BIN)/python -m pytest
+
+trials: setup  ## Kill 200 runs at random moments and compare what the next one makes of it
+	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_killed.py
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .
