@@ -2,7 +2,7 @@
 
 dlt's own merge copies every row into a staging dataset first and compares with window functions what cannot have
 duplicates: the file comes from one snapshot of a table with a primary key. What dlt carries is a line of JSON that names
-the package in the landing zone, so that nothing is copied or rewritten on the way (docs/adr/0007-merge-from-the-landing-zone.md).
+the package in the landing zone, so that nothing is copied or rewritten on the way (docs/adr/0007-merge-in-one-transaction.md).
 """
 
 import json
