@@ -32,6 +32,8 @@ def duckdb_config() -> "dict[str, str | bool | int | float | list[str]]":
         "extension_directory": str(extension_folder()),
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "true",
+        # Rows have no order of their own in a table; without keeping one, files are read and written by all threads at once.
+        "preserve_insertion_order": "false",
     }
 
 
