@@ -294,3 +294,33 @@ def test_what_is_due_is_decided_from_the_ledger(company: Company, setting: Calla
     assert load.due("postgres")
     assert source.common("postgres").freshness == timedelta(hours=6)
     assert ledger.last_success("load", "postgres") == datetime.fromisoformat("2030-01-01T10:00:00+00:00")
+
+
+def test_a_new_column_is_filled_for_old_rows_too_and_a_dropped_one_keeps_what_it_held(company: Company) -> None:
+    load_postgres()
+    status = ask("SELECT status FROM raw_postgres.orders WHERE id = 1")
+    company.execute("ALTER TABLE shop.orders ADD COLUMN channel text DEFAULT 'web'", "ALTER TABLE shop.orders DROP COLUMN status")
+    company.execute("UPDATE shop.orders SET revenue = 1, updated_at = now() WHERE id = 1")
+    loaded = load_postgres()["orders"]
+    assert (loaded.window, loaded.rows_written) == ("whole table", FIRST_ORDERS)
+    assert ask("SELECT count(*) FROM raw_postgres.orders WHERE channel = 'web'") == [(FIRST_ORDERS,)]
+    assert ask("SELECT status FROM raw_postgres.orders WHERE id = 1") == status
+    assert load_postgres()["orders"].window == "changed rows"
+
+
+def test_an_open_transaction_that_may_be_seen_holds_the_window_back(company: Company) -> None:
+    from contextlib import closing
+
+    import psycopg2
+
+    with closing(psycopg2.connect(company.server.url())) as superuser, superuser, superuser.cursor() as cursor:
+        cursor.execute("GRANT pg_monitor TO warehouse_reader")
+    with closing(psycopg2.connect(company.owner_url)) as slow, slow.cursor() as cursor:
+        cursor.execute("UPDATE shop.orders SET status = 'slow', updated_at = now() WHERE id = 9 RETURNING now()")
+        began = cursor.fetchone()[0]
+        load_postgres()
+        settled = ask("SELECT max(_settled_at) FROM raw_postgres.orders")[0][0]
+        assert settled < began
+        slow.commit()
+    load_postgres()
+    assert ask("SELECT status FROM raw_postgres.orders WHERE id = 9") == [("slow",)]
