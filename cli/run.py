@@ -34,7 +34,7 @@ def run_everything(*, only_due: bool) -> None:
                     step.status, step.detail["why"] = "skipped", "not due"
                 continue
             loaded = load(source, run)
-            refused += [table.refused for table in loaded if table.refused]
+            refused += [finding for table in loaded for finding in table.findings]
             tables.loads(loaded)
         _transform(run)
         findings = _check(run)
@@ -56,7 +56,7 @@ def load_one(source: str) -> None:
         start_if_needed()
         loaded = load(source, run)
         tables.loads(loaded)
-        _raise_refused([table.refused for table in loaded if table.refused])
+        _raise_refused([finding for table in loaded for finding in table.findings])
 
 
 def rebuild_one(source: str) -> None:

@@ -26,7 +26,7 @@ _NOTES = ".unsettled"
 
 @dataclass(frozen=True)
 class Package:
-    """One package of one table: `file` holds `rows` rows, as merged by `primary_key`."""
+    """One package of one table: `file` holds `rows` rows, as merged by `primary_key`; `schema` is name -> Arrow type."""
 
     source: str
     table: str
@@ -36,6 +36,7 @@ class Package:
     rows: int
     sha256: str
     primary_key: list[str]
+    schema: dict[str, str]
 
     @property
     def is_loaded(self) -> bool:
@@ -125,7 +126,7 @@ def read(folder: Path) -> Package:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
         return Package(
             content["source"], content["table"], content["load_id"], folder, folder / content["file"], content["rows"],
-            content["sha256"], content["primary_key"],
+            content["sha256"], content["primary_key"], {column["name"]: column["type"] for column in content["schema"]},
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise StepFailed(f"the manifest of {folder} cannot be read: {error}", mend="restore the landing zone from a backup") from None

@@ -15,13 +15,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import landing, raw
+from pipelines import drift, landing, raw, raw_shape
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
-from pipelines.source import INTERVALS, Extract, Held, Reading, common, sources
+from pipelines.source import INTERVALS, Change, Extract, Held, Reading, Shape, common, sources
 from warehouse import clock, ledger, storage
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, UsageError
-from warehouse.ledger import Run
+from warehouse.ledger import Run, Step
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Loaded:
     rows_written: int
     rows_deleted: int
     window: str
-    refused: str | None = None
+    findings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -73,7 +73,7 @@ def load(source: str, run: Run) -> list[Loaded]:
             settled = settle(source, connection)
             if settled.finished or settled.set_aside:
                 step.detail["recovered"] = {"finished": settled.finished, "set_aside": settled.set_aside}
-            loaded = _load(source, connection, work, run)
+            loaded = _load(source, connection, work, run, step)
             step.rows_in = sum(table.rows_read for table in loaded)
             step.rows_out = sum(table.rows_written for table in loaded)
             step.detail["tables"] = {table.table: {"rows_in": table.rows_read, "rows_out": table.rows_written} for table in loaded}
@@ -91,18 +91,21 @@ def due(source: str) -> bool:
     return last is None or clock.now() - last >= INTERVALS[common(source).schedule] * 0.9
 
 
-def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -> list[Loaded]:
+def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, step: Step) -> list[Loaded]:
     pipeline = open_pipeline(source, connection)
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
         reading = _Reading(source, connection, work, stack, run)
         pipeline.extract(_source(source)(reading))
+    kept = drift.kept_before(connection, source, list(reading.extracts.values()))
     if any(extract.rows_changed or extract.rows_deleted for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
     else:
         pipeline.abort_packages()  # an empty package: nothing to load
     for extract in reading.extracts.values():
-        raw.prepare(connection, source, extract.name, extract.file)  # an empty table becomes an empty table
-    return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.refused) for one in reading.extracts.values()]
+        if extract.file.exists() and raw_shape.is_empty(connection, source, extract.name):
+            raw_shape.fit(connection, source, extract.name, extract.primary_key, extract.file)  # an empty table becomes an empty table
+    step.detail["schema_changes"] = drift.record(connection, source, list(reading.extracts.values()), kept, run.run_id)
+    return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.findings) for one in reading.extracts.values()]
 
 
 @dataclass
@@ -115,6 +118,15 @@ class _Reading:
     open: ExitStack
     run: Run
     extracts: dict[str, Extract] = field(default_factory=dict)
+
+    def known(self) -> list[Shape]:
+        return drift.known(self.connection, self.source)
+
+    def changes(self, shape: Shape) -> list[Change]:
+        before = {one.raw_table: one for one in self.known()}
+        if shape.raw_table in before:
+            return drift.changes(before[shape.raw_table], shape)
+        return [Change(shape.name, shape.raw_table, None, "table added")] if before else []
 
     def held(self, table: str, cursor: str | None) -> Held:
         return raw.held(self.connection, self.source, table, cursor)
@@ -129,9 +141,14 @@ class _Reading:
                 step.rows_out = raw.add_deleted(self.connection, self.source, table, key, keys, file, loaded_at, most)
             except FindingsFound as refused:  # the changed rows are loaded all the same
                 step.status, step.error = "findings", refused.what
-                self.extracts[table].refused = str(refused)
+                self.extracts[table].findings.append(str(refused))
                 return 0
             return step.rows_out
+
+    def is_believable(self, table: str, rows: int, most: float) -> bool:
+        refusal = raw.refuse_shrunk(self.connection, self.source, table, rows, most)
+        self.extracts[table].findings += [refusal] if refusal else []
+        return refusal is None
 
     def land(self, table: str, key: list[str], file: Path) -> Path:
         import dlt
@@ -183,7 +200,8 @@ def _finish(source: str, pipeline: "Pipeline", connection: "DuckDBPyConnection")
         pipeline.normalize()
         load_ids = list(pipeline.list_normalized_load_packages())
         for package in landing.unsettled(source):
-            raw.prepare(connection, source, package.table, package.file)  # with the file's own types, before dlt makes it with its own
+            if not raw_shape.columns(connection, source, package.table):  # before dlt makes it, with types of its own
+                raw_shape.fit(connection, source, package.table, package.primary_key, package.file)
         pipeline.load()
         mark_known(source, connection)
         shutil.rmtree(Path(pipeline.working_dir) / "load" / "loaded", ignore_errors=True)

@@ -7,15 +7,16 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from pipelines import drift
 from pipelines.postgres_catalog import Plan, is_pattern, plans
 from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
 from pipelines.postgres_stream import Stream, refuse_doubled_keys, refuse_unrepresentable, timestamp
 from pipelines.postgres_types import Choice
+from pipelines.raw_shape import clashing, is_same_key
 from pipelines.source import FOLDER, LOADED_AT, Duration, Extract, Held, Reading, SourceDeclaration
 from warehouse import clock
 from warehouse.declared import read
@@ -85,10 +86,6 @@ class PostgresDeclaration(SourceDeclaration):
             taken[own] = name
         return tables
 
-    def table_of(self, full_name: str) -> Table:
-        """The declaration that a table of the source falls under."""
-        return self.tables.get(full_name) or next(table for pattern, table in self.tables.items() if fnmatchcase(full_name, pattern))
-
 
 def declaration() -> PostgresDeclaration:
     """The validated `pipelines/postgres.yaml`."""
@@ -113,7 +110,13 @@ def postgres(reading: Reading) -> "DltSource":
     @dlt.source(name=SOURCE, max_table_nesting=0)  # type: ignore[untyped-decorator]  # dlt types no decorator
     def source() -> Iterator[Any]:
         snapshot = _Snapshot(declared, reading.open)
-        for plan in plans(snapshot.connection, declared.tables):
+        planned = plans(snapshot.connection, declared.tables, reading.known())
+        for gone in planned.missing:
+            name = gone.before.raw_table
+            extract = Extract(name, reading.work / "nothing", window="nothing", shape=gone.after, findings=[gone.remark])
+            extract.changes = [gone.change] if gone.change else []
+            reading.extracts[name] = extract
+        for plan in planned.plans:
             yield dlt.resource(
                 _rows(snapshot, plan, declared, reading),
                 name=plan.own,
@@ -133,7 +136,7 @@ def check_connection() -> str:
     declared = declaration()
     with attached(declared.statement_timeout) as connection:
         version, user = query(connection, "SELECT current_setting('server_version') AS version, current_user::text AS name")[0]
-        return f"PostgreSQL {version} as {user}, {len(plans(connection, declared.tables))} declared tables readable"
+        return f"PostgreSQL {version} as {user}, {len(plans(connection, declared.tables).plans)} declared tables readable"
 
 
 class _Snapshot:
@@ -163,34 +166,37 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
 
     from privacy.pseudonyms import keyed_name
 
-    held = reading.held(plan.own, plan.cursor)
-    file = reading.work / f"{len(reading.extracts)}.parquet"
-    extract = Extract(plan.own, file)
+    held, key = reading.held(plan.own, plan.cursor), [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
+    extract = Extract(plan.own, reading.work / f"{len(reading.extracts)}.parquet", primary_key=key, shape=plan.shape, findings=plan.remarks)
     reading.extracts[plan.own] = extract
+    extract.changes = reading.changes(plan.shape)
+    if finding := drift.finding(extract.changes):
+        extract.findings.append(f"{SOURCE}: {finding}")
     loaded_at = max(snapshot.taken_at, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else snapshot.taken_at
-    key = [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
-    window, overlaps = _window(plan, held)
+    is_reshaped = not is_same_key(held.primary_key, key) or bool(clashing(held.columns, {name: one.type for name, one in plan.readings.items()}))
+    window, overlaps = _window(plan, held, is_whole=is_reshaped or drift.reads_whole(extract.changes))
     extract.window = "changed rows" if window else "whole table"
-    table = declared.table_of(plan.relation.full_name)
-    choices = {name: column.on_unrepresentable for name, column in table.columns.items()}
+    choices = {name: column.on_unrepresentable for name, column in plan.table.columns.items()}
     stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at)
     refuse_unrepresentable(snapshot.connection, plan, choices, window)
-    extract.rows_read = extract.rows_changed = stream.write(file, window)
-    refuse_unrepresentable(snapshot.connection, plan, choices, window, file)
+    extract.rows_read = extract.rows_changed = stream.write(extract.file, window)
+    refuse_unrepresentable(snapshot.connection, plan, choices, window, extract.file)
     if not plan.is_key_proved and key:
-        refuse_doubled_keys(snapshot.connection, plan, key, file)
+        refuse_doubled_keys(snapshot.connection, plan, key, extract.file)
     if overlaps and extract.rows_read:
-        extract.rows_changed = reading.without_known(plan.own, key, file)
-    if plan.way != "replace" and held.loaded_at and reading.deletes_due(plan.own, table.deletes or declared.deletes):
-        keys = file.with_suffix(".keys")
+        extract.rows_changed = reading.without_known(plan.own, key, extract.file)
+    if plan.way == "replace" and not reading.is_believable(plan.own, extract.rows_read, declared.max_deleted_share):
+        extract.rows_changed = 0
+    if plan.way != "replace" and held.loaded_at and not is_reshaped and reading.deletes_due(plan.own, plan.table.deletes or declared.deletes):
+        keys = extract.file.with_suffix(".keys")
         stream.write_keys(keys, key)
-        extract.rows_deleted = reading.add_deleted(plan.own, key, keys, file, loaded_at, declared.max_deleted_share)
+        extract.rows_deleted = reading.add_deleted(plan.own, key, keys, extract.file, loaded_at, declared.max_deleted_share)
     if extract.rows_changed or extract.rows_deleted:
-        reference = reading.land(plan.own, key, file)
+        reference = reading.land(plan.own, key, extract.file)
         yield with_file_import(str(reference), "jsonl", extract.rows_changed + extract.rows_deleted)
 
 
-def _window(plan: Plan, held: Held) -> tuple[str, bool]:
+def _window(plan: Plan, held: Held, *, is_whole: bool) -> tuple[str, bool]:
     """The condition in PostgreSQL for what to read (empty: everything), and whether it may reach over rows already held.
 
     Everything stamped before `settled_at` was committed when it was last read: a row equal to the highest cursor is known
@@ -198,7 +204,15 @@ def _window(plan: Plan, held: Held) -> tuple[str, bool]:
     """
     missing = {name.lower() for name in plan.readings} - {name.lower() for name in held.columns}
     personal = {name for name in missing if any(other.lower().startswith((f"{name}_", f"is_{name}_")) for other in held.columns)}
-    if plan.way != "changes" or plan.cursor is None or held.loaded_at is None or held.cursor is None or held.settled_at is None or missing - personal:
+    if (
+        is_whole
+        or plan.way != "changes"
+        or plan.cursor is None
+        or held.loaded_at is None
+        or held.cursor is None
+        or held.settled_at is None
+        or missing - personal
+    ):
         return "", held.loaded_at is not None  # also when the source has a column that was never read
     cursor, nullable = quoted(plan.cursor), plan.is_nullable(plan.cursor)
     lag = int((held.loaded_at - held.settled_at).total_seconds())

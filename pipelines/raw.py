@@ -1,8 +1,9 @@
-"""The raw tables: what they hold, asked of themselves; and their shape, made to fit what arrives without losing anything."""
+"""The raw tables: what they hold, asked of themselves, and how rows are merged into them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.raw_shape import clashing, columns, file_columns, fit, is_empty, is_same_key, key_of, lost_without_key, name_of
 from pipelines.source import DELETED_AT, LOADED_AT, SETTLED_AT, Held
 from warehouse.errors import FindingsFound
 
@@ -13,20 +14,7 @@ if TYPE_CHECKING:
 
 _FEWEST_TO_JUDGE = 20
 """A share says little about a handful of rows: that many may always be deleted."""
-
-
-def name_of(source: str, table: str) -> str:
-    """A raw table's name in SQL."""
-    return f'raw_{source}."{table.replace(chr(34), chr(34) * 2)}"'
-
-
-def columns(connection: "DuckDBPyConnection", source: str, table: str) -> dict[str, str]:
-    """The columns of a raw table, name -> type; none when there is no such table."""
-    query = (
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND schema_name = ? AND table_name = ? ORDER BY column_index"
-    )
-    return dict(connection.execute(query, [f"raw_{source}", table]).fetchall())
+_IF_RIGHT = "if that is right, raise `max_deleted_share` in pipelines/postgres.yaml for one run; otherwise restore the source"
 
 
 def held(connection: "DuckDBPyConnection", source: str, table: str, cursor: str | None) -> Held:
@@ -37,12 +25,7 @@ def held(connection: "DuckDBPyConnection", source: str, table: str, cursor: str 
     highest = f'max("{cursor}")' if cursor and cursor in found else "NULL"
     settled = f"max({SETTLED_AT})" if SETTLED_AT in found else "NULL"
     row = connection.execute(f"SELECT {highest}, max({LOADED_AT}), {settled} FROM {name_of(source, table)}").fetchone()
-    return Held(found, *row) if row else Held(found)
-
-
-def file_columns(connection: "DuckDBPyConnection", file: Path) -> dict[str, str]:
-    """The columns of a Parquet file, name -> DuckDB type."""
-    return {row[0]: row[1] for row in connection.execute("DESCRIBE SELECT * FROM read_parquet($file)", {"file": str(file)}).fetchall()}
+    return Held(found, *(row or ()), primary_key=key_of(connection, source, table))
 
 
 def count(connection: "DuckDBPyConnection", file: Path) -> int:
@@ -51,26 +34,15 @@ def count(connection: "DuckDBPyConnection", file: Path) -> int:
     return int(row[0]) if row else 0
 
 
-def prepare(connection: "DuckDBPyConnection", source: str, table: str, file: Path) -> None:
-    """Create the raw table for a file, or add the columns it does not have yet; nothing is ever dropped."""
-    arriving = file_columns(connection, file)
-    present = {name.lower(): kind for name, kind in columns(connection, source, table).items()}
-    if not present:
-        connection.execute(f"CREATE SCHEMA IF NOT EXISTS raw_{source}")
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {name_of(source, table)} AS SELECT * FROM read_parquet($file) LIMIT 0", {"file": str(file)})
-        return
-    for name, kind in arriving.items():
-        if name.lower() not in present:
-            connection.execute(f'ALTER TABLE {name_of(source, table)} ADD COLUMN "{name}" {kind}')
-
-
 def without_known(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> int:
     """Drop from a file the rows that the raw table holds in exactly the same form; returns how many are left.
 
     Without a key the rows count as known only all together: when both hold the same, each as often.
     """
-    compared = [name for name in file_columns(connection, file) if name not in (LOADED_AT, SETTLED_AT)]
-    if {name.lower() for name in compared} - {name.lower() for name in columns(connection, source, table)}:
+    arriving, present = file_columns(connection, file), columns(connection, source, table)
+    compared = [name for name in arriving if name not in (LOADED_AT, SETTLED_AT)]
+    differs = {name.lower() for name in compared} - {name.lower() for name in present} or clashing(present, arriving)
+    if differs or (not key and lost_without_key(present, arriving)) or not is_same_key(key_of(connection, source, table), key):
         return count(connection, file)
     names = ", ".join(f'"{name}"' for name in compared)
     if not key:
@@ -112,10 +84,9 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     vanished, present = (int(row[0]), int(row[1])) if row else (0, 0)
     if vanished == 0:
         return 0
-    if vanished > max(most * present, _FEWEST_TO_JUDGE) or vanished == present:
+    if _is_too_much(vanished, present, most):
         raise FindingsFound(
-            f"{source}: {vanished:,} of {present:,} rows of {table} vanished from the source at once; nothing was marked as deleted.",
-            mend="if that is right, raise `max_deleted_share` in pipelines/postgres.yaml for one run; otherwise restore the source",
+            f"{source}: {vanished:,} of {present:,} rows of {table} vanished from the source at once; nothing was marked as deleted.", mend=_IF_RIGHT
         )
     both = file.with_suffix(".both")
     instant = loaded_at.isoformat()
@@ -128,38 +99,62 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     return vanished
 
 
+def refuse_shrunk(connection: "DuckDBPyConnection", source: str, table: str, rows: int, most: float) -> str | None:
+    """What to say when so few rows are to replace a table without a key as after a truncation; None when there is nothing to say."""
+    if is_empty(connection, source, table):
+        return None
+    row = connection.execute(f"SELECT count(*) FROM {name_of(source, table)}").fetchone()
+    present = int(row[0]) if row else 0
+    if not _is_too_much(present - rows, present, most):
+        return None
+    return f"{source}: {table} shrank from {present:,} to {rows:,} rows at once; it was not replaced.\n  mend: {_IF_RIGHT}"
+
+
+def _is_too_much(vanished: int, present: int, most: float) -> bool:
+    return vanished > max(most * present, _FEWEST_TO_JUDGE) or vanished == present > 0
+
+
 def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> None:
     """Replace the rows of a file's keys by the rows of the file (all rows, when there is no key), all or none.
 
-    Columns that the table has and the file has not (dropped from the source, or kept at a change of type) keep what each
-    row held. Doing it twice is the same as doing it once.
+    The table is created or fitted in the same transaction (`raw_shape.fit`). Doing it twice is the same as doing it once.
     """
-    table_name = name_of(source, table)
-    prepare(connection, source, table, file)
-    arriving = {name.lower() for name in file_columns(connection, file)}
-    kept = [name for name in columns(connection, source, table) if name.lower() not in arriving]
-    parameters = {"file": str(file)}
     connection.begin()
     try:
-        is_empty = connection.execute(f"SELECT 1 FROM {table_name} LIMIT 1").fetchone() is None
-        rows = "SELECT * FROM read_parquet($file)"
-        if not is_empty and not key:
-            connection.execute(f"DELETE FROM {table_name}")
-        elif not is_empty:
-            same = " AND ".join(f't."{name}" = f."{name}"' for name in key)
-            if kept:
-                carried = ", ".join(f't."{name}"' for name in kept)
-                connection.execute(
-                    f"CREATE OR REPLACE TEMP TABLE _arriving AS SELECT f.*, {carried} FROM read_parquet($file) f LEFT JOIN {table_name} t ON {same}", parameters
-                )
-                rows, parameters = "SELECT * FROM _arriving", {}
-            keys = ", ".join(f'"{name}"' for name in key)
-            connection.execute(f"DELETE FROM {table_name} AS t USING (SELECT {keys} FROM read_parquet($file)) AS f WHERE {same}", {"file": str(file)})
-        connection.execute(f"INSERT INTO {table_name} BY NAME {rows}", parameters)
+        merge_within(connection, source, table, key, [file])
         connection.commit()
     except BaseException:
         connection.rollback()
         raise
+
+
+def merge_within(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], files: list[Path]) -> None:
+    """`merge`, inside the caller's transaction, of files of one shape; what counts is the last version of each key among them.
+
+    Columns that the table has and the files have not (dropped from the source, or kept at a change of type) keep what each
+    row held.
+    """
+    files = files if key else files[-1:]  # without a key each file replaced the one before
+    fit(connection, source, table, key, files[-1])
+    table_name, keys = name_of(source, table), ", ".join(f'"{name}"' for name in key)
+    present = {name.lower() for name in file_columns(connection, files[-1])}
+    kept = [name for name in columns(connection, source, table) if name.lower() not in present]
+    arriving = {"files": [str(file) for file in files]}
+    was_empty = is_empty(connection, source, table)
+    newest = f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {LOADED_AT} DESC) = 1" if len(files) > 1 else ""
+    rows, parameters = f"SELECT * FROM read_parquet($files){newest}", arriving
+    if not was_empty and not key:
+        connection.execute(f"DELETE FROM {table_name}")
+    elif not was_empty:
+        same = " AND ".join(f't."{name}" = f."{name}"' for name in key)
+        if kept:
+            carried = ", ".join(f't."{name}"' for name in kept)
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE _arriving AS SELECT f.*, {carried} FROM ({rows}) f LEFT JOIN {table_name} t ON {same}", parameters
+            )
+            rows, parameters = "SELECT * FROM _arriving", {}
+        connection.execute(f"DELETE FROM {table_name} AS t USING (SELECT {keys} FROM read_parquet($files)) AS f WHERE {same}", arriving)
+    connection.execute(f"INSERT INTO {table_name} BY NAME {rows}", parameters)
 
 
 def load_ids(connection: "DuckDBPyConnection", source: str) -> set[str]:

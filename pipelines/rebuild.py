@@ -1,10 +1,10 @@
 """Rebuild: the raw tables from the landing zone alone."""
 
+from itertools import groupby
 from typing import TYPE_CHECKING
 
-from pipelines import landing, raw
+from pipelines import landing, raw, raw_shape
 from pipelines.load import Loaded, mark_known
-from pipelines.source import LOADED_AT
 from warehouse import storage
 from warehouse.console import progress
 from warehouse.errors import StepFailed
@@ -36,20 +36,21 @@ def rebuild(source: str, run: Run) -> list[Loaded]:
 
 
 def _replace(connection: "DuckDBPyConnection", source: str, kept: dict[str, list[landing.Package]]) -> dict[str, int]:
-    """Replace all tables in one transaction with the last version of each key; returns the rows of each."""
+    """Replace all tables in one transaction with the last version of each key; returns the rows of each.
+
+    What loading did one package after the other is done again for a row of packages of one shape at once: the last version
+    of each key among them is merged as a single package would be, so that kept columns and set-aside tables come out the same.
+    """
     rows = {}
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS raw_{source}")
     connection.begin()
     try:
         for table, packages in kept.items():
-            key = ", ".join(f'"{name}"' for name in packages[-1].primary_key)
-            newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {LOADED_AT} DESC) = 1" if key else ""
-            files = packages if key else packages[-1:]  # without a key each package replaced the one before
-            connection.execute(
-                f"CREATE OR REPLACE TABLE {raw.name_of(source, table)} AS SELECT * FROM read_parquet($files, union_by_name = true) {newest}",
-                {"files": [str(package.file) for package in files]},
-            )
-            row = connection.execute(f"SELECT count(*) FROM {raw.name_of(source, table)}").fetchone()
+            for old in [table, *raw_shape.set_aside(connection, source, table)]:
+                connection.execute(f"DROP TABLE IF EXISTS {raw_shape.name_of(source, old)}")
+            for key, alike in groupby(packages, key=lambda package: (package.primary_key, package.schema)):
+                raw.merge_within(connection, source, table, key[0], [package.file for package in alike])
+            row = connection.execute(f"SELECT count(*) FROM {raw_shape.name_of(source, table)}").fetchone()
             rows[table] = int(row[0]) if row else 0
         connection.commit()
     except BaseException:

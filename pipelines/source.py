@@ -79,25 +79,74 @@ class Held:
         cursor: the highest cursor; None when the table is empty or has no cursor.
         loaded_at: the newest load.
         settled_at: every change stamped before it was committed when the newest load read the source.
+        primary_key: by what its rows are told apart; None when nobody noted it.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
     cursor: datetime | date | int | None = None
     loaded_at: datetime | None = None
     settled_at: datetime | None = None
+    primary_key: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a table of the source looked like when it was last loaded.
+
+    Attributes:
+        name: its name there, schema.table.
+        identity: what stays the same when it is renamed (an oid); 0 for a table that is gone.
+        raw_table: where its rows are kept.
+        columns: name -> what stays the same when the column is renamed, and its type there.
+        primary_key: the columns by which rows are told apart, in the source's names.
+    """
+
+    name: str
+    identity: int
+    raw_table: str
+    columns: dict[str, tuple[int, str]]
+    primary_key: list[str]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One change of one table of a source, or of one of its columns; before and after are names or types, whatever changed."""
+
+    source_table: str
+    raw_table: str
+    column: str | None
+    change: str
+    before: str | None = None
+    after: str | None = None
+
+    def __str__(self) -> str:
+        what = f"{self.source_table}.{self.column}" if self.column else self.source_table
+        values = " -> ".join(value for value in (self.before, self.after) if value)
+        return f"{what}: {self.change}" + (f" ({values})" if values else "")
 
 
 @dataclass
 class Extract:
-    """What was read from one table in this run."""
+    """What was read from one table in this run.
+
+    Attributes:
+        file: the rows; not written when nothing could be read.
+        primary_key: by what they are merged, in the warehouse's names.
+        shape: what the source's table looks like now; None where the source has no shape of its own.
+        changes: how that differs from the last load.
+        findings: what an operator must know, each with its mend; the load goes on.
+    """
 
     name: str
     file: Path
     rows_read: int = 0
     rows_changed: int = 0
     rows_deleted: int = 0
-    window: Literal["whole table", "changed rows"] = "whole table"
-    refused: str | None = None
+    window: Literal["whole table", "changed rows", "nothing"] = "whole table"
+    primary_key: list[str] = field(default_factory=list)
+    shape: Shape | None = None
+    changes: list[Change] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
 
 
 class Reading(Protocol):
@@ -110,6 +159,12 @@ class Reading(Protocol):
     extracts: dict[str, Extract]
     """What was read, by raw table; the source fills it."""
 
+    def known(self) -> list[Shape]:
+        """What the source's tables looked like at the last load."""
+
+    def changes(self, shape: Shape) -> list[Change]:
+        """How a table differs from what it looked like at the last load; a table never loaded does not differ."""
+
     def held(self, table: str, cursor: str | None) -> Held:
         """What the warehouse holds of a raw table."""
 
@@ -118,6 +173,9 @@ class Reading(Protocol):
 
     def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
         """Add to a file, with `_deleted_at`, the rows held whose key is not among the source's keys; returns how many."""
+
+    def is_believable(self, table: str, rows: int, most: float) -> bool:
+        """Whether so few rows may replace a table without a key; a finding is added to its extract when not."""
 
     def land(self, table: str, key: list[str], file: Path) -> Path:
         """Keep a file in the landing zone; returns the small file that refers to it, for dlt to carry."""
