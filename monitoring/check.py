@@ -6,6 +6,7 @@ from datetime import timedelta
 from monitoring.contract_files import read_contracts
 from monitoring.contracts import check_contracts
 from monitoring.findings import Finding
+from monitoring.schema_changes import schema_changes
 from warehouse import clock, ledger, storage
 
 
@@ -22,7 +23,7 @@ def check(freshness: Mapping[str, timedelta]) -> list[Finding]:
     raw = {table: table.split(".")[0].removeprefix("raw_") for table in read_contracts() if table.startswith("raw_")}
     loaded = {source: ledger.last_success("load", source) for source in set(raw.values())}
     with storage.open_warehouse() as connection:
-        return check_contracts(
+        return schema_changes(connection, clock.now()) + check_contracts(
             connection,
             now=clock.now(),
             loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},

@@ -4,7 +4,7 @@ What a source looked like is remembered in the warehouse itself (`ops.source_col
 written in one transaction with the changes after a load succeeded: a killed load finds the same changes again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipelines import raw_shape
@@ -27,14 +27,14 @@ _VALUES_MAY_DIFFER = {"table replaced", "column replaced", "type changed", "type
 """Nothing stamps the rows when these happen: the table is read as a whole."""
 
 
-def changes(before: Shape, after: Shape, *, is_widened: frozenset[str] = frozenset()) -> list[Change]:
+def changes(before: Shape, after: Shape, is_widening: Callable[[str, str], bool]) -> list[Change]:
     """What became of a table.
 
     Columns are told apart by identity, so that a renamed one is not taken for one dropped and one added; when the table
     itself is another one of the same name, by their names.
 
     Args:
-        is_widened: the columns whose new type holds every value of the old one.
+        is_widening: whether the second of two of the source's types holds every value of the first.
     """
     is_same = before.identity == after.identity
     former = {identity: name for name, (identity, _) in before.columns.items()} if is_same else {}
@@ -54,7 +54,7 @@ def changes(before: Shape, after: Shape, *, is_widened: frozenset[str] = frozens
             renamed[old] = name
             found.append((name, "column renamed", old, name))
         if before.columns[old][1] != kind:
-            found.append((name, "type widened" if name in is_widened else "type changed", before.columns[old][1], kind))
+            found.append((name, "type widened" if is_widening(before.columns[old][1], kind) else "type changed", before.columns[old][1], kind))
     found += [(name, "column dropped", kind, None) for name, (_, kind) in before.columns.items() if name not in after.columns and name not in renamed]
     if set(before.primary_key) != set(after.primary_key):
         found.append((None, "key changed", ", ".join(before.primary_key) or "none", ", ".join(after.primary_key) or "none"))
@@ -151,10 +151,7 @@ def _kept(connection: "DuckDBPyConnection", source: str, table: str) -> list[str
 
 def _kept_as(change: Change, kept: set[tuple[str, str]]) -> str | None:
     """Where the values of before are: a column of its own, the whole table as it was, or where they were."""
-    if change.change in ("column dropped", "column renamed"):
-        own = change.column if change.change == "column dropped" else change.before
-    else:
-        own = None
+    own = {"column dropped": change.column, "column renamed": change.before}.get(change.change)
     names = sorted(name for table, name in kept if table == change.raw_table)
     column = next((name for name in names if change.column and name.startswith(f"{change.column}_was_")), None)
     table = next((name for name in names if name.startswith(f"{change.raw_table}_until_")), None)

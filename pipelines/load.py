@@ -122,10 +122,10 @@ class _Reading:
     def known(self) -> list[Shape]:
         return drift.known(self.connection, self.source)
 
-    def changes(self, shape: Shape) -> list[Change]:
+    def changes(self, shape: Shape, is_widening: Callable[[str, str], bool]) -> list[Change]:
         before = {one.raw_table: one for one in self.known()}
         if shape.raw_table in before:
-            return drift.changes(before[shape.raw_table], shape)
+            return drift.changes(before[shape.raw_table], shape, is_widening)
         return [Change(shape.name, shape.raw_table, None, "table added")] if before else []
 
     def held(self, table: str, cursor: str | None) -> Held:

@@ -15,7 +15,7 @@ from pipelines import drift
 from pipelines.postgres_catalog import Plan, is_pattern, plans
 from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
 from pipelines.postgres_stream import Stream, refuse_doubled_keys, refuse_unrepresentable, timestamp
-from pipelines.postgres_types import Choice
+from pipelines.postgres_types import Choice, is_widening
 from pipelines.raw_shape import clashing, is_same_key
 from pipelines.source import FOLDER, LOADED_AT, Duration, Extract, Held, Reading, SourceDeclaration
 from warehouse import clock
@@ -113,7 +113,7 @@ def postgres(reading: Reading) -> "DltSource":
         planned = plans(snapshot.connection, declared.tables, reading.known())
         for gone in planned.missing:
             name = gone.before.raw_table
-            extract = Extract(name, reading.work / "nothing", window="nothing", shape=gone.after, findings=[gone.remark])
+            extract = Extract(name, reading.work / "nothing", window="nothing", shape=gone.after, findings=[gone.remark] if gone.remark else [])
             extract.changes = [gone.change] if gone.change else []
             reading.extracts[name] = extract
         for plan in planned.plans:
@@ -169,7 +169,7 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
     held, key = reading.held(plan.own, plan.cursor), [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
     extract = Extract(plan.own, reading.work / f"{len(reading.extracts)}.parquet", primary_key=key, shape=plan.shape, findings=plan.remarks)
     reading.extracts[plan.own] = extract
-    extract.changes = reading.changes(plan.shape)
+    extract.changes = reading.changes(plan.shape, is_widening)
     if finding := drift.finding(extract.changes):
         extract.findings.append(f"{SOURCE}: {finding}")
     loaded_at = max(snapshot.taken_at, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else snapshot.taken_at
@@ -187,7 +187,9 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
         extract.rows_changed = reading.without_known(plan.own, key, extract.file)
     if plan.way == "replace" and not reading.is_believable(plan.own, extract.rows_read, declared.max_deleted_share):
         extract.rows_changed = 0
-    if plan.way != "replace" and held.loaded_at and not is_reshaped and reading.deletes_due(plan.own, plan.table.deletes or declared.deletes):
+    is_another = any(change.change == "table replaced" for change in extract.changes)
+    is_due = is_another or reading.deletes_due(plan.own, plan.table.deletes or declared.deletes)
+    if plan.way != "replace" and held.loaded_at and not is_reshaped and is_due:
         keys = extract.file.with_suffix(".keys")
         stream.write_keys(keys, key)
         extract.rows_deleted = reading.add_deleted(plan.own, key, keys, extract.file, loaded_at, declared.max_deleted_share)

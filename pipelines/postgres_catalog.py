@@ -82,15 +82,15 @@ class Missing:
 
     Attributes:
         before: what it looked like.
-        after: what is to be remembered of it; None to forget it.
+        after: what is to be remembered of it.
         change: what became of it, when that is seen for the first time.
-        remark: the same for the operator, with its mend.
+        remark: the same for the operator, with its mend; None when a pattern has lost it and that was said before.
     """
 
     before: Shape
-    after: Shape | None
+    after: Shape
     change: Change | None
-    remark: str
+    remark: str | None
 
 
 @dataclass
@@ -115,12 +115,16 @@ def plans(connection: "DuckDBPyConnection", declared: "Mapping[str, Table]", kno
     relations = {relation.full_name: relation for relation in _relations(connection)}
     by_oid = {relation.oid: relation for relation in relations.values()}
     by_raw_table = {shape.raw_table: shape for shape in known}
-    followed = {shape.identity: shape for shape in known if shape.name not in relations and shape.identity in by_oid}
+    followed = {
+        shape.identity: shape.raw_table
+        for shape in known
+        if shape.identity in by_oid and (shape.name not in relations or relations[shape.name].oid == shape.identity)
+    }
     planned = Planned()
     chosen: set[int] = set()
     for pattern, table in sorted(declared.items(), key=lambda item: is_pattern(item[0])):
         if is_pattern(pattern):
-            named = {name: (relation, followed[relation.oid].raw_table if relation.oid in followed else relation.name) for name, relation in relations.items()}
+            named = {name: (relation, followed.get(relation.oid, relation.name)) for name, relation in relations.items()}
             matching = {name: found for name, found in named.items() if fnmatchcase(name, pattern)}
             if not matching and not any(fnmatchcase(shape.name, pattern) for shape in known):
                 raise StepFailed(f"{SOURCE}: no table matches {pattern}.", mend=f"correct `tables` in pipelines/{SOURCE}.yaml")
@@ -155,7 +159,8 @@ def _add(planned: Planned, relation: Relation, table: "Table", own: str, shape: 
     planned.plans.append(plan)
     if table.cursor not in (None, "none", plan.cursor):
         plan.remarks.append(
-            f"{SOURCE}: {relation.full_name} has no column {table.cursor} any more; all of it is read and compared.\n  mend: correct its `cursor` in pipelines/{SOURCE}.yaml"
+            f"{SOURCE}: {relation.full_name} has no column {table.cursor} any more; all of it is read and compared.\n"
+            f"  mend: correct its `cursor` in pipelines/{SOURCE}.yaml"
         )
     if not is_pattern(pattern) and relation.full_name != pattern:
         plan.remarks.append(
@@ -193,8 +198,9 @@ def _add_missing(connection: "DuckDBPyConnection", planned: Planned, declared: "
             f"{SOURCE}: {shape.name} is no longer in the source; raw_{SOURCE}.{shape.raw_table} keeps what was loaded.\n"
             f"  mend: restore it, or remove it from `tables` in pipelines/{SOURCE}.yaml"
         )
-        change = Change(shape.name, shape.raw_table, None, "table dropped") if shape.identity else None
-        planned.missing.append(Missing(shape, replace(shape, identity=0) if in_full else None, change, remark))
+        is_new = shape.identity != 0
+        change = Change(shape.name, shape.raw_table, None, "table dropped") if is_new else None
+        planned.missing.append(Missing(shape, replace(shape, identity=0), change, remark if is_new or in_full else None))
 
 
 def is_pattern(name: str) -> bool:
@@ -249,7 +255,8 @@ def _relations(connection: "DuckDBPyConnection") -> list[Relation]:
           SELECT r.type, t.oid, t.typbasetype, CASE WHEN r.typtypmod >= 0 THEN r.typtypmod ELSE t.typtypmod END, t.typtype, r.depth + 1
           FROM resolved r JOIN pg_type t ON t.oid = r.typbasetype WHERE r.typtype = 'd'
         )
-        SELECT n.nspname::text AS schema, c.relname::text AS relation, c.oid::bigint AS oid, c.relkind::text AS kind, a.attname::text AS name, a.attnum::int AS number,
+        SELECT n.nspname::text AS schema, c.relname::text AS relation, c.oid::bigint AS oid, c.relkind::text AS kind,
+          a.attname::text AS name, a.attnum::int AS number,
           t.typname::text AS type_name, t.typtype::text AS type_kind, t.typcategory::text AS category,
           (CASE WHEN a.atttypmod >= 0 THEN a.atttypmod ELSE r.typtypmod END)::int AS modifier, r.depth > 0 AS is_domain,
           NOT a.attnotnull AS is_nullable, format_type(a.atttypid, a.atttypmod)::text AS declared_type

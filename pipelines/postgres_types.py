@@ -5,6 +5,7 @@ Measured against DuckDB's postgres scanner 1.5.5, value by value (tests/integrat
 BC, interval and time with time zone changed in Parquet, arrays of two dimensions failed, char(n) lost its padding.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,8 @@ _NATIVE = {
     "text": "VARCHAR", "varchar": "VARCHAR", "uuid": "UUID", "date": "DATE", "time": "TIME", "bytea": "BLOB",
     "json": "VARCHAR", "jsonb": "VARCHAR",
 }  # fmt: skip
+
+_WHOLE_DIGITS = {"smallint": 5, "integer": 10, "bigint": 19}
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,27 @@ def reading_of(column: CatalogColumn, choice: Choice = "error") -> Reading:
         return Reading("{}::text", "{}", "VARCHAR")
     source = exact.in_postgres or "{}"
     return Reading(f"CASE WHEN {exact.unrepresentable} THEN NULL ELSE {source} END", exact.in_duckdb, exact.type)
+
+
+def is_widening(before: str, after: str) -> bool:
+    """Whether a declared type holds every value of another, as text, a longer varchar or a larger number does."""
+    if before.startswith("character varying") and after.startswith(("character varying", "text")):
+        limits = [re.search(r"\((\d+)\)", kind) for kind in (before, after)]
+        return limits[1] is None or (limits[0] is not None and int(limits[0].group(1)) <= int(limits[1].group(1)))
+    if (before, after) == ("real", "double precision"):
+        return True
+    held, arriving = _digits(before), _digits(after)
+    return held is not None and arriving is not None and held[0] <= arriving[0] and held[1] <= arriving[1]
+
+
+def _digits(declared_type: str) -> tuple[int, int] | None:
+    """Digits before and after the point."""
+    if declared_type in _WHOLE_DIGITS:
+        return _WHOLE_DIGITS[declared_type], 0
+    if declared_type == "numeric":
+        return 131_072, 16_383
+    found = re.fullmatch(r"numeric\((\d+),(\d+)\)", declared_type)
+    return (int(found.group(1)) - int(found.group(2)), int(found.group(2))) if found else None
 
 
 def _exact_reading(column: CatalogColumn) -> Reading:

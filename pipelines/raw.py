@@ -25,7 +25,8 @@ def held(connection: "DuckDBPyConnection", source: str, table: str, cursor: str 
     highest = f'max("{cursor}")' if cursor and cursor in found else "NULL"
     settled = f"max({SETTLED_AT})" if SETTLED_AT in found else "NULL"
     row = connection.execute(f"SELECT {highest}, max({LOADED_AT}), {settled} FROM {name_of(source, table)}").fetchone()
-    return Held(found, *(row or ()), primary_key=key_of(connection, source, table))
+    highest_cursor, loaded_at, settled_at = row or (None, None, None)
+    return Held(found, highest_cursor, loaded_at, settled_at, key_of(connection, source, table))
 
 
 def count(connection: "DuckDBPyConnection", file: Path) -> int:

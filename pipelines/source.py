@@ -1,6 +1,7 @@
 """What every source has in common: what it declares, and how the loader and a source talk."""
 
 import re
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -162,7 +163,7 @@ class Reading(Protocol):
     def known(self) -> list[Shape]:
         """What the source's tables looked like at the last load."""
 
-    def changes(self, shape: Shape) -> list[Change]:
+    def changes(self, shape: Shape, is_widening: Callable[[str, str], bool]) -> list[Change]:
         """How a table differs from what it looked like at the last load; a table never loaded does not differ."""
 
     def held(self, table: str, cursor: str | None) -> Held:
