@@ -192,10 +192,10 @@ class _Comparison:
             f"count(*) FILTER (there > 0 AND here > 0 AND here <= there), count(DISTINCT {self._bucket}) FROM _differing"
         ).fetchone()
         result.missing, result.extra, result.doubled, result.changed, result.ranges_differing = map(int, counts or (0,) * 5)
-        if self._key:
-            self._name_keys()
-        else:
+        if not self._key:
             result.doubled = result.changed = 0
+        elif result.ranges_differing:
+            self._name_keys()
 
     def _excuse_deleted(self) -> None:
         """Take out the rows whose deletion in the source the loads need not have seen yet.
