@@ -8,7 +8,7 @@ import pytest
 from conftest import Company, call
 from integration.test_types import EXACT, TYPES
 
-from pipelines import load
+from pipelines import load, source
 from pipelines.compare import Difference, TableComparison, compare
 from warehouse import ledger, storage
 from warehouse.errors import StepFailed, UsageError, WarehouseError
@@ -286,8 +286,13 @@ def test_what_cannot_be_compared_is_said(orders: Company, fails: Callable[..., W
     error = fails(compared, "order")
     assert isinstance(error, UsageError)
     assert "no declared table 'order'; tables: orders" in error.what
-    with ledger.run("compare stripe") as run:
-        assert isinstance(fails(compare, "stripe", [], run), UsageError)
+    with ledger.run("compare other") as run:
+        assert "there is no source 'other'" in fails(compare, "other", [], run).what
+        for name in ("other.py", "other.yaml"):
+            (source.FOLDER / name).touch()
+        error = fails(compare, "other", [], run)
+    assert isinstance(error, UsageError)
+    assert (error.what, error.mend) == ("other cannot be compared with its source.", "sources that can: postgres")
     setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://nobody:nothing@127.0.0.1:1/shop")
     assert isinstance(fails(compared), StepFailed)
 
