@@ -87,6 +87,24 @@ def check_all(*, as_json: bool) -> None:
             raise FindingsFound(f"{len(wrong)} findings.", mend="each names its query; mend the data at its source or the rule in soda/")
 
 
+def compare_one(source: str, names: Sequence[str], *, as_json: bool) -> None:
+    """Compare a source's raw tables with the source."""
+    from pipelines.compare import compare
+
+    with _recorded(f"compare {source}") as run:
+        start_if_needed()
+        compared = compare(source, names, run)
+        if as_json:
+            for one in compared:
+                say(json.dumps(one.as_json()))
+        else:
+            tables.compared(compared)
+        wrong = [one for one in compared if not one.is_equal]
+        if wrong:
+            what = f"{len(wrong)} of {len(compared)} tables differ from {source}: " + ", ".join(one.table for one in wrong)
+            raise FindingsFound(what, mend="docs/runbooks/which-number-is-right.md says what each difference means and what to do")
+
+
 def publish_all() -> None:
     """Publish the marts."""
     with _recorded("publish") as run:

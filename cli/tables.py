@@ -8,6 +8,7 @@ from warehouse.console import say
 
 if TYPE_CHECKING:
     from monitoring.findings import Finding
+    from pipelines.compare import TableComparison
     from pipelines.load import Loaded
     from serving.publish import Published
     from transform.build import Built
@@ -49,6 +50,32 @@ def findings(found: "list[Finding]") -> None:
     """What the checks found."""
     rows = [(one.severity, one.table, one.column or "", one.check, one.observed, one.expected) for one in found]
     show("checked: nothing found" if not found else "findings", ("severity", "table", "column", "check", "observed", "expected"), rows)
+
+
+def compared(results: "list[TableComparison]") -> None:
+    """How each raw table compares with its source; then, if there are any, the keys that differ."""
+    columns = ("table", "result", "rows source", "rows warehouse", "ranges", "ranges differing", "not yet loaded", "not yet deleted", "seconds")
+    rows = [
+        (
+            one.table,
+            one.summary,
+            one.rows_source,
+            one.rows_warehouse,
+            one.ranges,
+            one.ranges_differing,
+            one.not_yet_loaded,
+            one.not_yet_deleted,
+            round(one.seconds, 2),
+        )
+        for one in results
+    ]
+    show("compared", columns, rows)
+    differences = [(one.table, difference.key, difference.what, ", ".join(difference.columns)) for one in results for difference in one.differences]
+    if differences:
+        show("the first keys that differ", ("table", "key", "what", "columns"), differences)
+    notes = [(one.table, note) for one in results for note in one.notes]
+    if notes:
+        show("to know", ("table", "note"), notes)
 
 
 def published(what: "Published") -> None:

@@ -52,6 +52,17 @@ class Stream:
         """Write the keys of all rows."""
         return self._copy({name: self._protected[name] for name in key}, file, "")
 
+    def select(self, names: list[str], window: str = "") -> tuple[str, dict[str, bytes]]:
+        """SQL that gives columns of the rows of a window as the warehouse would hold them, in the stream's connection; and the values to bind."""
+        chosen = ", ".join(f"{self._protected[name]} AS {quoted(name)}" for name in names)
+        sql = f"SELECT {chosen or 'NULL'} FROM {self._from(window)}"
+        return sql, {name: value for name, value in self._parameters.items() if f"${name}" in sql}
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the raw table that come from the source, in its order."""
+        return [name for name in self._protected if name not in OWN_COLUMNS]
+
     def _copy(self, columns: dict[str, str], file: Path, window: str) -> int:
         import duckdb
 

@@ -173,12 +173,17 @@ def recent_runs(limit: int = 10) -> list[dict[str, Any]]:
         return runs
 
 
-def last_success(step: str, item: str = "") -> datetime | None:
-    """When a step last ended well, by the one clock; None when it never did. Decides what is due."""
+def last_success(step: str, item: str = "", *, findings_too: bool = True) -> datetime | None:
+    """When a step last ended well, by the one clock; None when it never did. Decides what is due.
+
+    Args:
+        findings_too: whether one that ran to its end and found something counts.
+    """
     if not _path().exists():
         return None
     with _ledger() as ledger:
-        row = ledger.execute("SELECT max(ended_at) FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', 'findings')", (step, item)).fetchone()
+        query = "SELECT max(ended_at) FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', ?)"
+        row = ledger.execute(query, (step, item, "findings" if findings_too else "succeeded")).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 
