@@ -38,7 +38,7 @@ def compare_postgres(tables: Sequence[str], run: Run) -> list[TableComparison]:
     found = []
     with storage.open_warehouse() as warehouse, attached(declared.statement_timeout) as source:
         source.begin()
-        chosen = _chosen(plans(source, declared.tables), tables)
+        chosen = _chosen(plans(source, declared.tables).plans, tables)
         with progress(f"comparing {SOURCE}", len(chosen)) as advance:
             for plan in chosen:
                 with run.step("compare", f"{SOURCE}.{plan.own}") as step:
@@ -70,7 +70,7 @@ class _Comparison:
 
         self._source, self._warehouse, self._plan, self._declared = source, warehouse, plan, declared
         self._stream = Stream(source, plan, clock.now(), clock.now())
-        self._table = raw.name_of(SOURCE, plan.own)
+        self._table = raw_shape.name_of(SOURCE, plan.own)
         self._held = raw.held(warehouse, SOURCE, plan.own, plan.cursor)
         self._result = TableComparison(SOURCE, plan.own)
         self._key = [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
@@ -224,7 +224,7 @@ class _Comparison:
 
         Before the first comparison of keys the oldest load that rows come from counts. One that was refused does not.
         """
-        schedule = self._declared.table_of(self._plan.relation.full_name).deletes or self._declared.deletes
+        schedule = self._plan.table.deletes or self._declared.deletes
         if schedule == "never":
             return True
         last = ledger.last_success("compare keys", f"{SOURCE}.{self._plan.own}", findings_too=False)
