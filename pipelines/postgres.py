@@ -181,6 +181,8 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
         refuse_doubled_keys(snapshot.connection, plan, key, file)
     if overlaps and extract.rows_read:
         extract.rows_changed = reading.without_known(plan.own, key, file)
+    if plan.way == "replace" and not extract.rows_read:
+        extract.rows_deleted = held.rows  # an emptied table replaces what was there, too
     if plan.way != "replace" and held.loaded_at and reading.deletes_due(plan.own, table.deletes or declared.deletes):
         keys = file.with_suffix(".keys")
         stream.write_keys(keys, key)

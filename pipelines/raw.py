@@ -30,13 +30,13 @@ def columns(connection: "DuckDBPyConnection", source: str, table: str) -> dict[s
 
 
 def held(connection: "DuckDBPyConnection", source: str, table: str, cursor: str | None) -> Held:
-    """How far a table got: its highest cursor and its newest load."""
+    """How far a table got: its highest cursor, its newest load and its rows."""
     found = columns(connection, source, table)
     if not found:
         return Held()
     highest = f'max("{cursor}")' if cursor and cursor in found else "NULL"
     settled = f"max({SETTLED_AT})" if SETTLED_AT in found else "NULL"
-    row = connection.execute(f"SELECT {highest}, max({LOADED_AT}), {settled} FROM {name_of(source, table)}").fetchone()
+    row = connection.execute(f"SELECT {highest}, max({LOADED_AT}), {settled}, count(*) FROM {name_of(source, table)}").fetchone()
     return Held(found, *row) if row else Held(found)
 
 

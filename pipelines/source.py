@@ -79,12 +79,14 @@ class Held:
         cursor: the highest cursor; None when the table is empty or has no cursor.
         loaded_at: the newest load.
         settled_at: every change stamped before it was committed when the newest load read the source.
+        rows: how many, deleted ones among them.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
     cursor: datetime | date | int | None = None
     loaded_at: datetime | None = None
     settled_at: datetime | None = None
+    rows: int = 0
 
 
 @dataclass
