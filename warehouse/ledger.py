@@ -173,12 +173,18 @@ def recent_runs(limit: int = 10) -> list[dict[str, Any]]:
         return runs
 
 
-def last_success(step: str, item: str = "") -> datetime | None:
-    """When a step last ended well, by the one clock; None when it never did. Decides what is due."""
+def last_success(step: str, item: str = "", *, within: tuple[str, str] | None = None) -> datetime | None:
+    """When a step last ended well, by the one clock; None when it never did. Decides what is due.
+
+    Args:
+        within: the step (its name and item) that must have ended well in the same run for this one to count.
+    """
     if not _path().exists():
         return None
     with _ledger() as ledger:
-        row = ledger.execute("SELECT max(ended_at) FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', 'findings')", (step, item)).fetchone()
+        well = "SELECT {} FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', 'findings')"
+        outer = f" AND run_id IN ({well.format('run_id')})" if within else ""
+        row = ledger.execute(well.format("max(ended_at)") + outer, (step, item, *(within or ()))).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 
