@@ -185,8 +185,11 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
         refuse_doubled_keys(snapshot.connection, plan, key, extract.file)
     if overlaps and extract.rows_read:
         extract.rows_changed = reading.without_known(plan.own, key, extract.file)
-    if plan.way == "replace" and not reading.is_believable(plan.own, extract.rows_read, declared.max_deleted_share):
-        extract.rows_changed = 0
+    if plan.way == "replace":
+        if not reading.is_believable(plan.own, extract.rows_read, declared.max_deleted_share):
+            extract.rows_changed = 0
+        elif not extract.rows_read:
+            extract.rows_deleted = held.rows  # an emptied table replaces what was there, too
     is_another = any(change.change == "table replaced" for change in extract.changes)
     is_due = is_another or reading.deletes_due(plan.own, plan.table.deletes or declared.deletes)
     if plan.way != "replace" and held.loaded_at and not is_reshaped and is_due:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipelines import landing, raw
+from pipelines import landing, raw, raw_shape
 from pipelines.compare import MOST_NAMED, MOST_RANGES, Difference, TableComparison
 from pipelines.postgres import PostgresDeclaration, declaration
 from pipelines.postgres_catalog import Plan, plans

@@ -18,15 +18,15 @@ _IF_RIGHT = "if that is right, raise `max_deleted_share` in pipelines/postgres.y
 
 
 def held(connection: "DuckDBPyConnection", source: str, table: str, cursor: str | None) -> Held:
-    """How far a table got: its highest cursor and its newest load."""
+    """How far a table got: its highest cursor, its newest load and its rows."""
     found = columns(connection, source, table)
     if not found:
         return Held()
     highest = f'max("{cursor}")' if cursor and cursor in found else "NULL"
     settled = f"max({SETTLED_AT})" if SETTLED_AT in found else "NULL"
-    row = connection.execute(f"SELECT {highest}, max({LOADED_AT}), {settled} FROM {name_of(source, table)}").fetchone()
-    highest_cursor, loaded_at, settled_at = row or (None, None, None)
-    return Held(found, highest_cursor, loaded_at, settled_at, key_of(connection, source, table))
+    row = connection.execute(f"SELECT {highest}, max({LOADED_AT}), {settled}, count(*) FROM {name_of(source, table)}").fetchone()
+    highest_cursor, loaded_at, settled_at, rows = row or (None, None, None, 0)
+    return Held(found, highest_cursor, loaded_at, settled_at, rows, key_of(connection, source, table))
 
 
 def count(connection: "DuckDBPyConnection", file: Path) -> int:
@@ -85,7 +85,7 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     vanished, present = (int(row[0]), int(row[1])) if row else (0, 0)
     if vanished == 0:
         return 0
-    if _is_too_much(vanished, present, most):
+    if vanished > max(most * present, _FEWEST_TO_JUDGE) or vanished == present:
         raise FindingsFound(
             f"{source}: {vanished:,} of {present:,} rows of {table} vanished from the source at once; nothing was marked as deleted.", mend=_IF_RIGHT
         )
@@ -106,13 +106,9 @@ def refuse_shrunk(connection: "DuckDBPyConnection", source: str, table: str, row
         return None
     row = connection.execute(f"SELECT count(*) FROM {name_of(source, table)}").fetchone()
     present = int(row[0]) if row else 0
-    if not _is_too_much(present - rows, present, most):
+    if present - rows <= max(most * present, _FEWEST_TO_JUDGE):
         return None
     return f"{source}: {table} shrank from {present:,} to {rows:,} rows at once; it was not replaced.\n  mend: {_IF_RIGHT}"
-
-
-def _is_too_much(vanished: int, present: int, most: float) -> bool:
-    return vanished > max(most * present, _FEWEST_TO_JUDGE) or vanished == present > 0
 
 
 def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> None:

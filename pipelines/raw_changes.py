@@ -57,7 +57,7 @@ def replay(connection: "DuckDBPyConnection", source: str, table: str, key: "Sequ
     held = columns(connection, source, table)
     arriving = {name: kind for name, kind in file_columns(connection, changes.files[0]).items() if name in names}
     is_comparable = held and is_same_key(key_of(connection, source, table), key) and not clashing(held, arriving)
-    both = f"SELECT * FROM read_parquet($files, union_by_name = true)"
+    both = "SELECT * FROM read_parquet($files, union_by_name = true)"
     if is_comparable:
         present = {name.lower() for name in held}
         base = ", ".join(f"r.{_quoted(name)}" for name in names if name.lower() in present)
@@ -78,8 +78,7 @@ def replay(connection: "DuckDBPyConnection", source: str, table: str, key: "Sequ
     )
     wanted = ", ".join(_quoted(name) for name in names)
     last = (
-        f"SELECT * FROM read_parquet($file) WHERE {OP} <> 'truncate' "
-        f"QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {LSN} DESC, {POSITION} DESC) = 1"
+        f"SELECT * FROM read_parquet($file) WHERE {OP} <> 'truncate' QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {LSN} DESC, {POSITION} DESC) = 1"
     )
     deleted_at = f"CASE WHEN {OP} = 'delete' THEN {COMMITTED_AT} END"
     connection.execute(

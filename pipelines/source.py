@@ -80,6 +80,7 @@ class Held:
         cursor: the highest cursor; None when the table is empty or has no cursor.
         loaded_at: the newest load.
         settled_at: every change stamped before it was committed when the newest load read the source.
+        rows: how many, deleted ones among them.
         primary_key: by what its rows are told apart; None when nobody noted it.
     """
 
@@ -87,6 +88,7 @@ class Held:
     cursor: datetime | date | int | None = None
     loaded_at: datetime | None = None
     settled_at: datetime | None = None
+    rows: int = 0
     primary_key: list[str] | None = None
 
 

@@ -173,17 +173,20 @@ def recent_runs(limit: int = 10) -> list[dict[str, Any]]:
         return runs
 
 
-def last_success(step: str, item: str = "", *, findings_too: bool = True) -> datetime | None:
+def last_success(step: str, item: str = "", *, findings_too: bool = True, within: tuple[str, str] | None = None) -> datetime | None:
     """When a step last ended well, by the one clock; None when it never did. Decides what is due.
 
     Args:
         findings_too: whether one that ran to its end and found something counts.
+        within: the step (its name and item) that must have ended well in the same run for this one to count.
     """
     if not _path().exists():
         return None
     with _ledger() as ledger:
-        query = "SELECT max(ended_at) FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', ?)"
-        row = ledger.execute(query, (step, item, "findings" if findings_too else "succeeded")).fetchone()
+        well = "SELECT {} FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', ?)"
+        outer = f" AND run_id IN ({well.format('run_id')})" if within else ""
+        wanted = (step, item, "findings" if findings_too else "succeeded", *((*within, "findings") if within else ()))
+        row = ledger.execute(well.format("max(ended_at)") + outer, wanted).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 

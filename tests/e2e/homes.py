@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +87,12 @@ def copy_checkout(target: Path) -> Path:
 
 
 @contextmanager
-def company_of(server: Server, name: str) -> Iterator[Company]:
-    """A copy of the company, dropped afterwards."""
+def company_of(server: Server, name: str, template: str = DATABASE) -> Iterator[Company]:
+    """A copy of the company (or of another database), dropped afterwards."""
     with closing(psycopg2.connect(server.url())) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{DATABASE}" OWNER "{OWNER}"')
+            cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{OWNER}"')
             cursor.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{READER}"')
             yield Company(server, name)
             cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -99,7 +100,7 @@ def company_of(server: Server, name: str) -> Iterator[Company]:
 
 # Imports once, then forks: each run is a process of its own that need not spend two seconds on imports.
 FORKS = """
-import importlib, json, os, signal, sys
+import importlib, json, os, signal, sys, threading
 import cli.main, cli.run, duckdb, dlt, sqlmesh, pyarrow.parquet
 import monitoring.check, pipelines.postgres, pipelines.load, privacy.pseudonyms, serving.publish, transform.build, transform.report, warehouse.ledger
 from warehouse import settings
@@ -115,26 +116,41 @@ def fill(file):
                 pass
 
 
-def happens(what, place, when, turn):
-    # The turn-th call of this function kills the process (or fills the disk), before or after it does its work.
+def around(place, before, after):
+    # Calls of this function call `before` first and `after` afterwards.
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner = importlib.import_module(module)
     for one in owners:
         owner = getattr(owner, one)
-    original, calls = getattr(owner, name), 0
+    original = getattr(owner, name)
 
-    def dying(*arguments, **named):
-        nonlocal calls
-        calls += 1
-        if (when, calls) == ("before", turn):
-            what()
+    def surrounded(*arguments, **named):
+        before()
         result = original(*arguments, **named)
-        if (when, calls) == ("after", turn):
-            what()
+        after()
         return result
 
-    setattr(owner, name, dying)
+    setattr(owner, name, surrounded)
+
+
+def happens(what, place, when, turn):
+    # The turn-th call of this function kills the process (or fills the disk), before or after it does its work.
+    calls = {"before": 0, "after": 0}
+
+    def count(now):
+        calls[now] += 1
+        if (now, calls[now]) == (when, turn):
+            what()
+
+    around(place, lambda: count("before"), lambda: count("after"))
+
+
+def traces(file, places):
+    # Each call of these functions leaves a line when it begins and one when it has ended, and the lines outlive a kill.
+    trace = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    for name, place in places.items():
+        around(place, lambda name=name: os.write(trace, f"+{name}\\n".encode()), lambda name=name: os.write(trace, f"-{name}\\n".encode()))
 
 
 for line in sys.stdin:
@@ -146,6 +162,7 @@ for line in sys.stdin:
         os.environ.update(order["settings"])
         settings.reload()
         signal.alarm(120)
+        traces(order["trace"], order["traced"])
         if order["dies"]:
             happens(lambda: os.kill(os.getpid(), signal.SIGKILL), *order["dies"])
         if order["fills"]:
@@ -158,29 +175,53 @@ for line in sys.stdin:
             code = ended.code
         sys.stdout.flush()
         os._exit(code)  # what the imports left for the end belongs to the process that imported
+    timer = threading.Timer(order["dies_after"] or 3600, os.kill, (process, signal.SIGKILL))
+    timer.start()
     _, status = os.waitpid(process, 0)
+    timer.cancel()
+    timer.join()  # the next fork must not happen beside a second thread
     sys.stdout.write(json.dumps({"code": os.waitstatus_to_exitcode(status)}) + "\\n")
     sys.stdout.flush()
 """
 
 
 class Forks:
-    """Runs of the command that share their imports, each in a process of its own that may be told where to die."""
+    """Runs of the command that share their imports, each in a process of its own that may be told where or when to die."""
 
-    def __init__(self, folder: Path) -> None:
-        self._out, self._err = folder / "fork.out", folder / "fork.err"
+    def __init__(self, folder: Path, checkout: Path = ROOT, traced: Mapping[str, str] | None = None) -> None:
+        """`traced` names functions (`module:Class.name`) whose calls `calls_when_it_ended` tells."""
+        self._out, self._err, self._trace, self._traced = folder / "fork.out", folder / "fork.err", folder / "fork.trace", dict(traced or {})
         self._process = subprocess.Popen(
-            [sys.executable, "-c", FORKS], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", FORKS],
+            cwd=checkout,
+            env={**os.environ, "PYTHONPATH": str(checkout)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
-    def warehouse(self, home: Home, *arguments: str, dies: Point | None = None, fills: Point | None = None, **environment: str) -> Ran:
-        """Run `warehouse …`; at `dies` the process kills itself, at `fills` it fills the disk. An empty value unsets a setting."""
+    def warehouse(
+        self, home: Home, *arguments: str, dies: Point | None = None, dies_after: float | None = None, fills: Point | None = None, **environment: str
+    ) -> Ran:
+        """Run `warehouse …`; at `dies` or after `dies_after` seconds the process is killed, at `fills` it fills the disk.
+
+        An empty value unsets a setting.
+        """
         given = {name: value for name, value in (home.settings | environment).items() if value}
-        order = {"settings": given, "arguments": arguments, "dies": dies, "fills": fills, "out": str(self._out), "err": str(self._err)}
+        order = {
+            "settings": given, "arguments": arguments, "dies": dies, "dies_after": dies_after, "fills": fills, "out": str(self._out), "err": str(self._err),
+            "trace": str(self._trace), "traced": self._traced,
+        }  # fmt: skip
         self._pipe(self._process.stdin).write(json.dumps(order) + "\n")
         self._pipe(self._process.stdin).flush()
         answer = json.loads(self._pipe(self._process.stdout).readline())
         return Ran(answer["code"], self._out.read_text(), self._err.read_text())
+
+    def calls_when_it_ended(self) -> tuple[set[str], set[str]]:
+        """The traced functions of the last run that had begun, and those of them that had not ended when the process did."""
+        lines = Counter(self._trace.read_text().splitlines())
+        begun = {line[1:] for line in lines if line.startswith("+")}
+        return begun, {name for name in begun if lines[f"+{name}"] > lines[f"-{name}"]}
 
     def close(self) -> None:
         """End the process that forks."""

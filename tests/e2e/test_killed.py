@@ -141,7 +141,7 @@ def test_a_killed_run_is_made_good_by_the_next(prepared: Prepared, forks: Forks,
 def test_a_killed_run_is_made_good_on_another_machine(prepared: Prepared, forks: Forks, point: Point) -> None:
     prepared.restore()
     _kill(forks, prepared.home, point)
-    _forget_the_machine(prepared.home.folder)
+    forget_the_machine(prepared.home.folder)
     _good_run(forks, prepared.home)
     assert differences(prepared.home.folder, prepared.expected) == []
     assert _versions_of_users(prepared.home) == USERS + EDITED_USERS
@@ -178,7 +178,7 @@ def test_runs_killed_at_random_moments_while_the_company_trades_lose_and_double_
             killed = _killed_after(home, trial.uniform(0.3, cost.seconds))
             between = fingerprint(home.folder)
             if fresh:
-                _forget_the_machine(home.folder)
+                forget_the_machine(home.folder)
             if twice:
                 killed += _killed_after(home, trial.uniform(0.3, cost.seconds))
             rerun = forks.warehouse(home, "run")
@@ -233,7 +233,8 @@ def _killed_after(home: Home, seconds: float) -> int:
     return int(process.returncode == -signal.SIGKILL)
 
 
-def _forget_the_machine(home: Path) -> None:
+def forget_the_machine(home: Path) -> None:
+    """What a fresh runner would find: without what only this machine had."""
     for name in OF_THE_MACHINE:
         if (home / name).is_dir():
             shutil.rmtree(home / name)

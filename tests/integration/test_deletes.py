@@ -8,6 +8,7 @@ from conftest import Company
 
 from pipelines import landing, load, rebuild
 from warehouse import ledger, storage
+from warehouse.errors import StepFailed
 
 
 def load_postgres() -> dict[str, load.Loaded]:
@@ -94,3 +95,29 @@ def test_keys_are_compared_on_their_schedule(company: Company, declare: Callable
     company.execute("DELETE FROM shop.orders WHERE id = 6")
     setting("WAREHOUSE_NOW", "2030-02-02T10:00:00Z")
     assert load_postgres()["orders"].rows_deleted == 0
+
+
+def test_an_emptied_table_without_a_key_is_empty_here_too(company: Company, declare: Callable[[str], None]) -> None:
+    company.execute("CREATE TABLE shop.notes AS SELECT 'said' AS said FROM generate_series(1, 3)", "GRANT SELECT ON shop.notes TO warehouse_reader")
+    declare("tables:\n  shop.notes:\n")
+    load_postgres()
+    company.execute("DELETE FROM shop.notes")
+    assert load_postgres()["notes"].rows_deleted == 3
+    assert ask("SELECT count(*) FROM raw_postgres.notes") == [(0,)]
+    assert load_postgres()["notes"].rows_deleted == 0
+    with ledger.run("rebuild postgres") as run:
+        rebuild.rebuild("postgres", run)
+    assert ask("SELECT count(*) FROM raw_postgres.notes") == [(0,)]
+
+
+def test_what_was_compared_by_a_load_that_failed_is_compared_again(orders: Company, monkeypatch: pytest.MonkeyPatch) -> None:
+    orders.execute("DELETE FROM shop.orders WHERE id = 5")
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(landing, "keep", full)
+        with pytest.raises(StepFailed):
+            load_postgres()
+    assert load_postgres()["orders"].rows_deleted == 1
