@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import drift, landing, raw, raw_shape
+from pipelines import drift, landing, raw, raw_changes, raw_shape
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
 from pipelines.source import INTERVALS, Change, Extract, Held, Reading, Shape, common, sources
 from warehouse import clock, ledger, storage
@@ -105,6 +105,8 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
         if extract.file.exists() and raw_shape.is_empty(connection, source, extract.name):
             raw_shape.fit(connection, source, extract.name, extract.primary_key, extract.file)  # an empty table becomes an empty table
     step.detail["schema_changes"] = drift.record(connection, source, list(reading.extracts.values()), kept, run.run_id)
+    for remember in reading.loaded:
+        remember()
     return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.findings) for one in reading.extracts.values()]
 
 
@@ -118,6 +120,7 @@ class _Reading:
     open: ExitStack
     run: Run
     extracts: dict[str, Extract] = field(default_factory=dict)
+    loaded: list[Callable[[], None]] = field(default_factory=list)
 
     def known(self) -> list[Shape]:
         return drift.known(self.connection, self.source)
@@ -149,6 +152,20 @@ class _Reading:
         refusal = raw.refuse_shrunk(self.connection, self.source, table, rows, most)
         self.extracts[table].findings += [refusal] if refusal else []
         return refusal is None
+
+    def followed(self) -> dict[str, int]:
+        return raw_changes.followed(self.connection, self.source)
+
+    def follow(self, places: dict[str, int]) -> None:
+        raw_changes.follow(self.connection, self.source, places)
+
+    def replay(self, table: str, key: list[str], changes: raw_changes.Changes, versions: Path, file: Path, most: float) -> tuple[int, int]:
+        changed, deleted = raw_changes.replay(self.connection, self.source, table, key, changes, versions, file)
+        refusal = raw.refuse_deletes(self.connection, self.source, table, file, deleted, most)
+        if refusal:
+            self.extracts[table].findings.append(refusal)
+            return changed, 0
+        return changed, deleted
 
     def land(self, table: str, key: list[str], file: Path) -> Path:
         import dlt

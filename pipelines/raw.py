@@ -80,15 +80,15 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     """
     table_name = name_of(source, table)
     same = " AND ".join(f'r."{name}" = k."{name}"' for name in key)
-    gone = f"FROM {table_name} r ANTI JOIN read_parquet($keys) k ON {same} WHERE r.{DELETED_AT} IS NULL"
-    row = connection.execute(f"SELECT (SELECT count(*) {gone}), (SELECT count(*) FROM {table_name} WHERE {DELETED_AT} IS NULL)", {"keys": str(keys)}).fetchone()
+    told = " AND ".join(f'r."{name}" = f."{name}"' for name in key)
+    # What the file has of a key is newer than what is held; a log may have said that a row was deleted.
+    gone = f"FROM {table_name} r ANTI JOIN read_parquet($keys) k ON {same} ANTI JOIN read_parquet($file) f ON {told} WHERE r.{DELETED_AT} IS NULL"
+    row = connection.execute(f"SELECT (SELECT count(*) {gone}), (SELECT count(*) FROM {table_name} WHERE {DELETED_AT} IS NULL)", {"keys": str(keys), "file": str(file)}).fetchone()
     vanished, present = (int(row[0]), int(row[1])) if row else (0, 0)
     if vanished == 0:
         return 0
-    if vanished > max(most * present, _FEWEST_TO_JUDGE) or vanished == present:
-        raise FindingsFound(
-            f"{source}: {vanished:,} of {present:,} rows of {table} vanished from the source at once; nothing was marked as deleted.", mend=_IF_RIGHT
-        )
+    if _is_too_much(vanished, present, most):
+        raise FindingsFound(_too_much(source, table, vanished, present), mend=_IF_RIGHT)
     both = file.with_suffix(".both")
     instant = loaded_at.isoformat()
     connection.execute(
@@ -100,6 +100,22 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     return vanished
 
 
+def refuse_deletes(connection: "DuckDBPyConnection", source: str, table: str, file: Path, deleted: int, most: float) -> str | None:
+    """Take the deleted rows out of a file when they are too many at once; returns what to say then."""
+    if not deleted:
+        return None
+    row = connection.execute(f"SELECT count(*) FROM {name_of(source, table)} WHERE {DELETED_AT} IS NULL").fetchone()
+    present = int(row[0]) if row else 0
+    if not _is_too_much(deleted, present, most):
+        return None
+    rest = file.with_suffix(".rest")
+    connection.execute(
+        f"COPY (SELECT * FROM read_parquet($file) WHERE {DELETED_AT} IS NULL) TO '{_sql_path(rest)}' (FORMAT parquet, COMPRESSION zstd)", {"file": str(file)}
+    )
+    rest.replace(file)
+    return _too_much(source, table, deleted, present) + f"\n  mend: {_IF_RIGHT}"
+
+
 def refuse_shrunk(connection: "DuckDBPyConnection", source: str, table: str, rows: int, most: float) -> str | None:
     """What to say when so few rows are to replace a table without a key as after a truncation; None when there is nothing to say."""
     if is_empty(connection, source, table):
@@ -109,6 +125,14 @@ def refuse_shrunk(connection: "DuckDBPyConnection", source: str, table: str, row
     if present - rows <= max(most * present, _FEWEST_TO_JUDGE):
         return None
     return f"{source}: {table} shrank from {present:,} to {rows:,} rows at once; it was not replaced.\n  mend: {_IF_RIGHT}"
+
+
+def _is_too_much(vanished: int, present: int, most: float) -> bool:
+    return vanished > max(most * present, _FEWEST_TO_JUDGE) or vanished == present
+
+
+def _too_much(source: str, table: str, vanished: int, present: int) -> str:
+    return f"{source}: {vanished:,} of {present:,} rows of {table} vanished from the source at once; nothing was marked as deleted."
 
 
 def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> None:

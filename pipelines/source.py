@@ -6,12 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from warehouse.declared import read
 from warehouse.errors import UsageError
+
+if TYPE_CHECKING:
+    from pipelines.raw_changes import Changes
 
 FOLDER = Path(__file__).parent
 LOADED_AT = "_loaded_at"
@@ -161,6 +164,8 @@ class Reading(Protocol):
     """Closed when the source is read."""
     extracts: dict[str, Extract]
     """What was read, by raw table; the source fills it."""
+    loaded: "list[Callable[[], None]]"
+    """Called in order after everything was loaded; the source adds what it may forget only then."""
 
     def known(self) -> list[Shape]:
         """What the source's tables looked like at the last load."""
@@ -179,6 +184,18 @@ class Reading(Protocol):
 
     def is_believable(self, table: str, rows: int, most: float) -> bool:
         """Whether so few rows may replace a table without a key; a finding is added to its extract when not."""
+
+    def followed(self) -> dict[str, int]:
+        """How far a log was followed at the last load: raw table -> place."""
+
+    def follow(self, places: dict[str, int]) -> None:
+        """Note how far the log was followed; call it when everything is loaded."""
+
+    def replay(self, table: str, key: list[str], changes: "Changes", versions: Path, file: Path, most: float) -> tuple[int, int]:
+        """Write the versions and the last rows of a log's changes; returns the rows changed and deleted.
+
+        When more than a share would be deleted, nothing is, and a finding is added to the table's extract.
+        """
 
     def land(self, table: str, key: list[str], file: Path) -> Path:
         """Keep a file in the landing zone; returns the small file that refers to it, for dlt to carry."""

@@ -21,7 +21,7 @@ Row = tuple[Any, ...]
 DECLARATION = """
 lag: 1s
 deletes: hourly
-max_deleted_share: 0.5
+max_deleted_share: 1
 tables:
   shop.*:
 """
