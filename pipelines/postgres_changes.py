@@ -119,7 +119,7 @@ class Changes:
             # Not the driver's own way to write this command: it takes names for Latin-1.
             named = literal(quoted(self._log.publication))
             command = f"START_REPLICATION SLOT {quoted(self._log.slot)} LOGICAL 0/0 (proto_version '1', publication_names {named})"
-            cur.start_replication_expert(command, decode=False, status_interval=_FEEDBACK)
+            cur.start_replication_expert(command, decode=False, status_interval=_FEEDBACK)  # type: ignore[no-untyped-call]  # the stubs leave it out
             silence = self._log.statement_timeout.total_seconds()
             deadline = time.monotonic() + silence
             is_inside, heard = False, 0

@@ -180,7 +180,8 @@ def _health(cur: "cursor", slot: str) -> SlotHealth:
     if row is None:
         return SlotHealth(exists=False)
     confirmed, restart, retained, status, active = row
-    return SlotHealth(True, *(None if number is None else int(number) for number in (confirmed, restart, retained)), status, active)
+    confirmed, restart, retained = (None if number is None else int(number) for number in (confirmed, restart, retained))
+    return SlotHealth(True, confirmed, restart, retained, status, active)
 
 
 def _number(cur: "cursor", sql: str) -> int:
