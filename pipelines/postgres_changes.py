@@ -2,7 +2,7 @@
 
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,9 @@ class _Buffer:
 
 
 class Changes:
-    """One reading of the log. Iterate to the end, and use nothing of it when that raises: it may have stopped half-way.
+    """One reading of the log. Iterate once and to the end, and use nothing of it when that raises: it may have stopped half-way.
+
+    Whoever stops before the end closes the iterator, so that the slot is let go.
 
     Attributes:
         is_complete: whether it was read to its end.
@@ -82,6 +84,13 @@ class Changes:
     """
 
     def __init__(self, log: "Log", plans: Sequence[Plan], upto_lsn: int, is_visible: Callable[[int], bool] | None, max_rows_per_chunk: int) -> None:
+        for plan in plans:
+            taken = {name for name in plan.readings if name.lower() in CHANGE_COLUMNS}
+            if taken:
+                raise StepFailed(
+                    f"{SOURCE}: {plan.relation.full_name} has a column {min(taken)}, a name that the warehouse keeps for itself.",
+                    mend=f"`exclude` it in pipelines/{SOURCE}.yaml, or read the table by query",
+                )
         self.is_complete = False
         self.confirmable_lsn = 0
         self.reshaped: set[str] = set()
@@ -97,7 +106,7 @@ class Changes:
         self._held_rows = self._held_bytes = 0
         self._lsn = self._committed = self._count = 0
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Generator[Chunk, None, None]:
         from pipelines.postgres_log import wait_until_free
 
         with session(self._log.statement_timeout, f"reading the slot {self._log.slot}") as cur:
@@ -106,14 +115,15 @@ class Changes:
                 self._shapes = _shapes(cur, list(self._plans))
                 wait_until_free(cur, self._log.slot)
         if self.confirmable_lsn < self._upto:
-            for message in self._messages():
-                self._take(message)
-                if self._held_rows >= self._most_rows or self._held_bytes >= _MOST_BYTES:
-                    yield from self._chunks()
+            with closing(self._messages()) as messages:
+                for message in messages:
+                    self._take(message)
+                    if self._held_rows >= self._most_rows or self._held_bytes >= _MOST_BYTES:
+                        yield from self._chunks()
             yield from self._chunks()
         self.is_complete = True
 
-    def _messages(self) -> Iterator[bytes]:
+    def _messages(self) -> Generator[bytes, None, None]:
         """The messages of the transactions to read; afterwards `confirmable_lsn` is where the next reading goes on."""
         with replication(f"reading the slot {self._log.slot}") as connection, closing(connection.cursor()) as cur:
             # Not the driver's own way to write this command: it takes names for Latin-1.

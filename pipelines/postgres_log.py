@@ -1,7 +1,7 @@
 """PostgreSQL's log of changes: the slot that keeps it for us, what state that is in, and what must hold before it can be read.
 
 The publication is the administrator's: it says which tables may be read. The slot is ours: it keeps the log from where it
-was last confirmed, so an unread slot fills the source's disk (`SlotHealth.retained_bytes`).
+was last confirmed, so an unread slot fills the source's disk (`SlotHealth.retained_bytes`). Needs PostgreSQL 13 or newer.
 """
 
 import re

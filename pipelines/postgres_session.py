@@ -80,6 +80,11 @@ def _explained(error: Exception, doing: str) -> StepFailed:
             f"{SOURCE}: {doing}: PostgreSQL threw away log that was not read yet (max_slot_wal_keep_size), so changes are missing.",
             mend="drop the slot, make it anew and read the tables as a whole",
         )
+    if "publication" in low and "does not exist" in low:
+        return StepFailed(
+            f"{SOURCE}: {doing}: the publication is not there, or was not when the oldest changes that the slot keeps were made.",
+            mend="make the publication first, then drop the slot, make it anew and read the tables as a whole",
+        )
     if ("permission denied to" in low and "replication" in low) or "must be superuser or replication role" in low:
         return StepFailed(
             f"{SOURCE}: {doing}: the user of SOURCES__POSTGRES__CREDENTIALS may not replicate.", mend="as administrator: ALTER ROLE <the user> REPLICATION;"

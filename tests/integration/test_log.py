@@ -257,7 +257,13 @@ def test_names_and_partitions(company: Company, declare: Callable[[str], None], 
     log.create_slot()
     company.execute("""INSERT INTO shop."Order Lines" VALUES (1, 'ß', E'a\\n''"')""", "INSERT INTO shop.measures VALUES (1, '2024-05-05', 7)")
     company.execute("UPDATE shop.measures SET day = '2025-05-05'")
-    log.check(planned())
+    lines, measures = planned()
+    log.check([lines, measures])
+    (chunk,) = log.read([lines], log.current_lsn())
+    ours = typed(chunk, {}, MINUTE)
+    with duckdb.connect() as connection:
+        connection.register("logged", ours.table)
+        assert connection.execute(f"SELECT {', '.join(ours.columns.values())} FROM logged").fetchall() == [(1, "ß", "a\n'\"")]
     found = read(log)
     assert short(found[:1], "_table", "größe", "select") == [("insert", "Order Lines", "ß", "a\n'\"")]
     assert short(found[1:], "_table", "day", "v") == [
@@ -336,6 +342,21 @@ def test_what_keeps_the_log_from_being_read_is_named_with_its_mend(
     administer(company, f'ALTER ROLE "{READER}" REPLICATION', "SELECT pg_create_physical_replication_slot('other' || i) FROM generate_series(1, 10) i")
     assert "no replication slot is free: 10 of 10" in fails(log.check, planned()).what
     assert "no room for another replication" in fails(log.create_slot).what
+
+
+def test_a_publication_made_after_the_slot_is_explained(
+    company: Company, declare: Callable[[str], None], fails: Callable[..., WarehouseError], log: Log
+) -> None:
+    company.execute("CREATE TABLE shop.t (id bigint PRIMARY KEY)", "CREATE TABLE shop.u (id bigint PRIMARY KEY, _lsn bigint)")
+    declare("tables:\n  shop.t:\n")
+    administer(company, f'DROP PUBLICATION "{PUBLICATION}"')
+    log.create_slot()
+    company.execute("INSERT INTO shop.t VALUES (1)")
+    administer(company, f'CREATE PUBLICATION "{PUBLICATION}" FOR ALL TABLES')
+    assert "make the publication first" in fails(read, log).mend
+    assert "slot" in fails(Log, "No Slot", PUBLICATION).what
+    declare("tables:\n  shop.u:\n")
+    assert "a name that the warehouse keeps for itself" in fails(read, log).what
 
 
 def test_the_slots_health(company: Company, declare: Callable[[str], None], fails: Callable[..., WarehouseError], log: Log) -> None:
