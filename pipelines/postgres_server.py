@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 SOURCE = "postgres"
-# Text forms that lose nothing, whatever the server's own settings are.
-_FORMATS = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=iso_8601 -c extra_float_digits=1 -c bytea_output=hex"
+FORMATS = "-c timezone=UTC -c datestyle=ISO -c intervalstyle=iso_8601 -c extra_float_digits=1 -c bytea_output=hex"
+"""Session settings for text forms that lose nothing, whatever the server's own settings are."""
 
 ATTACHED = "source"
 """The name under which the server is attached."""
@@ -27,10 +27,10 @@ def attached(statement_timeout: timedelta) -> Iterator["DuckDBPyConnection"]:
     """A DuckDB connection in memory with the source attached read-only. The password goes by environment, never by SQL."""
     import duckdb
 
-    parts, password = _parameters(settings().postgres_credentials())
+    parts, password = parameters(settings().postgres_credentials())
     timeout = int(statement_timeout.total_seconds() * 1000)
     parts.setdefault("connect_timeout", "10")
-    parts["options"] = f"{parts.get('options', '')} -c statement_timeout={timeout} -c default_transaction_read_only=on {_FORMATS}".strip()
+    parts["options"] = f"{parts.get('options', '')} -c statement_timeout={timeout} -c default_transaction_read_only=on {FORMATS}".strip()
     parts["application_name"] = "warehouse"
     connection = storage.scratch()
     before = os.environ.get("PGPASSWORD")
@@ -60,7 +60,7 @@ def query(connection: "DuckDBPyConnection", sql: str) -> list[tuple[Any, ...]]:
     return connection.execute("SELECT * FROM postgres_query(?, ?)", [ATTACHED, sql]).fetchall()
 
 
-def _parameters(url: str) -> tuple[dict[str, str], str | None]:
+def parameters(url: str) -> tuple[dict[str, str], str | None]:
     """A connection string as libpq's parameters, the password apart."""
     if "://" not in url:
         raise UsageError(

@@ -11,7 +11,7 @@ from typing import Literal
 
 Choice = Literal["error", "null", "text"]
 
-_LAST_TIMESTAMP = "294246-12-31"
+LAST_TIMESTAMP = "294246-12-31"
 """DuckDB counts microseconds in 64 bits and ends in January 294247; PostgreSQL goes on for 30 years."""
 _MOST_DIGITS = 38
 _DEFAULT_SCALE = 9
@@ -79,8 +79,10 @@ def reading_of(column: CatalogColumn, choice: Choice = "error") -> Reading:
         return exact
     if choice == "text":
         return Reading("{}::text", "{}", "VARCHAR")
-    source = exact.in_postgres or "{}"
-    return Reading(f"CASE WHEN {exact.unrepresentable} THEN NULL ELSE {source} END", exact.in_duckdb, exact.type)
+    value = f"CASE WHEN {exact.unrepresentable} THEN NULL ELSE {exact.in_postgres or '{}'} END"
+    if exact.arrives_as is not None:  # CASE forgets the precision, and without one the scanner gives DOUBLE
+        value = f"({value})::{exact.type.replace('DECIMAL', 'numeric')}"
+    return Reading(value, exact.in_duckdb, exact.type)
 
 
 def is_widening(before: str, after: str) -> bool:
@@ -142,8 +144,8 @@ def _numeric(column: CatalogColumn) -> Reading:
 
 def _timestamp(column: CatalogColumn) -> Reading:
     kind = "TIMESTAMP" if column.type_name == "timestamp" else "TIMESTAMPTZ"
-    too_late = f"(isfinite({{}}) AND {{}} > '{_LAST_TIMESTAMP}')"
+    too_late = f"(isfinite({{}}) AND {{}} > '{LAST_TIMESTAMP}')"
     # What is too late wraps around to before PostgreSQL's first year, 4713 BC, which no true value can be.
     wrapped = f"isfinite({{}}) AND {{}} < {kind} '4714-01-01 (BC) 00:00:00'"
-    stream = f"CASE WHEN {wrapped} THEN error('a timestamp after {_LAST_TIMESTAMP}') ELSE {{}} END"
+    stream = f"CASE WHEN {wrapped} THEN error('a timestamp after {LAST_TIMESTAMP}') ELSE {{}} END"
     return Reading(f"{{}}::{column.type_name}" if column.is_domain else None, stream, kind, too_late, fails_in_stream=True)
