@@ -97,7 +97,7 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
         reading = _Reading(source, connection, work, stack, run)
         pipeline.extract(_source(source)(reading))
     kept = drift.kept_before(connection, source, list(reading.extracts.values()))
-    if any(extract.rows_changed or extract.rows_deleted for extract in reading.extracts.values()):
+    if any(extract.rows_changed or extract.rows_deleted or extract.versions for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
     else:
         pipeline.abort_packages()  # an empty package: nothing to load
@@ -159,9 +159,9 @@ class _Reading:
     def follow(self, places: dict[str, int]) -> None:
         raw_changes.follow(self.connection, self.source, places)
 
-    def replay(self, table: str, key: list[str], changes: raw_changes.Changes, versions: Path, file: Path, most: float) -> tuple[int, int]:
+    def replay(self, table: str, key: list[str], changes: raw_changes.Changes, versions: Path, file: Path, most: float | None) -> tuple[int, int]:
         changed, deleted = raw_changes.replay(self.connection, self.source, table, key, changes, versions, file)
-        refusal = raw.refuse_deletes(self.connection, self.source, table, file, deleted, most)
+        refusal = None if most is None else raw.refuse_deletes(self.connection, self.source, table, file, deleted, most)
         if refusal:
             self.extracts[table].findings.append(refusal)
             return changed, 0

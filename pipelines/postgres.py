@@ -13,9 +13,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from pipelines import drift
 from pipelines.postgres_catalog import Plan, is_pattern, plans
+from pipelines.postgres_follow import Followed, Follower
 from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
 from pipelines.postgres_stream import Stream, refuse_doubled_keys, refuse_unrepresentable, timestamp
 from pipelines.postgres_types import Choice, is_widening
+from pipelines.raw_changes import VERSION_KEY, versions_of
 from pipelines.raw_shape import clashing, is_same_key
 from pipelines.source import FOLDER, LOADED_AT, Duration, Extract, Held, Reading, SourceDeclaration
 from warehouse import clock
@@ -38,6 +40,15 @@ class ColumnChoice(BaseModel):
     on_unrepresentable: Annotated[Choice, BeforeValidator(lambda value: "null" if value is None else value)] = "error"
 
 
+class LogOptions(BaseModel):
+    """How tables with `changes: log` are followed; the slot is made and dropped by the loads, the publication is the administrator's."""
+
+    model_config = ConfigDict(extra="forbid")
+    slot: str = Field(default="warehouse", pattern=r"^[a-z0-9_]{1,63}$")
+    publication: str = Field(default="warehouse", min_length=1)
+    max_wal_mb: int = Field(default=5_000, ge=1)
+
+
 class Table(BaseModel):
     """One table, or all tables that a pattern matches. All of it may be left out: key and cursor are then found."""
 
@@ -48,6 +59,7 @@ class Table(BaseModel):
     exclude: list[str] = []
     columns: dict[str, ColumnChoice] = {}
     deletes: Schedule | None = None
+    changes: Literal["query", "log"] = "query"
 
     @field_validator("primary_key", mode="before")
     @classmethod
@@ -62,6 +74,7 @@ class PostgresDeclaration(SourceDeclaration):
     statement_timeout: Duration = timedelta(minutes=30)
     deletes: Schedule = "daily"
     max_deleted_share: float = Field(default=0.05, ge=0, le=1)
+    log: LogOptions = LogOptions()
     tables: dict[str, Table] = Field(min_length=1)
 
     @field_validator("tables", mode="before")
@@ -109,6 +122,7 @@ def postgres(reading: Reading) -> "DltSource":
 
     @dlt.source(name=SOURCE, max_table_nesting=0)  # type: ignore[untyped-decorator]  # dlt types no decorator
     def source() -> Iterator[Any]:
+        follower = Follower(declared, reading)  # before the snapshot
         snapshot = _Snapshot(declared, reading.open)
         planned = plans(snapshot.connection, declared.tables, reading.known())
         for gone in planned.missing:
@@ -116,9 +130,12 @@ def postgres(reading: Reading) -> "DltSource":
             extract = Extract(name, reading.work / "nothing", window="nothing", shape=gone.after, findings=[gone.remark] if gone.remark else [])
             extract.changes = [gone.change] if gone.change else []
             reading.extracts[name] = extract
+        followed = follower.read(snapshot.connection, planned.plans, snapshot.taken_at)
+        for plan in [plan for plan in planned.plans if plan.own in followed][:1]:
+            plan.remarks.extend(follower.findings)
         for plan in planned.plans:
             yield dlt.resource(
-                _rows(snapshot, plan, declared, reading),
+                _rows(snapshot, plan, declared, reading, followed.get(plan.own)),
                 name=plan.own,
                 write_disposition="append",  # what really happens is up to pipelines/merge_destination.py
                 columns={LOADED_AT: {"data_type": "timestamp"}},
@@ -160,7 +177,7 @@ class _Snapshot:
             self.settled_at = min(self.settled_at, oldest_open.astimezone(UTC) - timedelta(seconds=1))
 
 
-def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, reading: Reading) -> Iterator[Any]:
+def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, reading: Reading, followed: Followed | None) -> Iterator[Any]:
     """The body of a resource: stream into one Parquet file, drop what is known, add what was deleted, land, hand to dlt."""
     from dlt.extract import with_file_import
 
@@ -174,31 +191,61 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
         extract.findings.append(f"{SOURCE}: {finding}")
     loaded_at = max(snapshot.taken_at, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else snapshot.taken_at
     is_reshaped = not is_same_key(held.primary_key, key) or bool(clashing(held.columns, {name: one.type for name, one in plan.readings.items()}))
-    window, overlaps = _window(plan, held, is_whole=is_reshaped or drift.reads_whole(extract.changes))
-    extract.window = "changed rows" if window else "whole table"
-    choices = {name: column.on_unrepresentable for name, column in plan.table.columns.items()}
     stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at)
-    refuse_unrepresentable(snapshot.connection, plan, choices, window)
-    extract.rows_read = extract.rows_changed = stream.write(extract.file, window)
-    refuse_unrepresentable(snapshot.connection, plan, choices, window, extract.file)
-    if not plan.is_key_proved and key:
-        refuse_doubled_keys(snapshot.connection, plan, key, extract.file)
-    if overlaps and extract.rows_read:
-        extract.rows_changed = reading.without_known(plan.own, key, extract.file)
+    is_whole = is_reshaped or drift.reads_whole(extract.changes)
+    changes = followed.stamped(loaded_at, snapshot.settled_at) if followed and followed.files else None
+    versions = extract.file.with_suffix(".versions")
+    is_by_log = followed is not None and not followed.is_whole and not is_whole and held.loaded_at is not None and not _lacks(plan, held)
+    if changes and followed:
+        most = declared.max_deleted_share if is_by_log else None
+        extract.versions = followed.changes
+        extract.rows_changed, extract.rows_deleted = reading.replay(plan.own, key, changes, versions, extract.file, most)
+    if followed and is_by_log:
+        extract.window, extract.rows_read = "log", followed.changes
+        if not changes:
+            stream.write(extract.file, "false")
+        elif extract.rows_changed:
+            extract.rows_changed = reading.without_known(plan.own, key, extract.file) - extract.rows_deleted
+    else:
+        extract.rows_deleted = 0
+        _query(stream, snapshot, plan, reading, extract, held, is_whole=is_whole or followed is not None)
     if plan.way == "replace":
         if not reading.is_believable(plan.own, extract.rows_read, declared.max_deleted_share):
             extract.rows_changed = 0
         elif not extract.rows_read:
             extract.rows_deleted = held.rows  # an emptied table replaces what was there, too
-    is_another = any(change.change == "table replaced" for change in extract.changes)
-    is_due = is_another or reading.deletes_due(plan.own, plan.table.deletes or declared.deletes)
+    # Where the thread was lost, rows may have been deleted unseen.
+    is_lost = any(change.change == "table replaced" for change in extract.changes) or (followed is not None and followed.is_whole)
+    is_due = is_lost or reading.deletes_due(plan.own, plan.table.deletes or declared.deletes)
     if plan.way != "replace" and held.loaded_at and not is_reshaped and is_due:
         keys = extract.file.with_suffix(".keys")
         stream.write_keys(keys, key)
-        extract.rows_deleted = reading.add_deleted(plan.own, key, keys, extract.file, loaded_at, declared.max_deleted_share)
+        extract.rows_deleted += reading.add_deleted(plan.own, key, keys, extract.file, loaded_at, declared.max_deleted_share)
     if extract.rows_changed or extract.rows_deleted:
         reference = reading.land(plan.own, key, extract.file)
         yield with_file_import(str(reference), "jsonl", extract.rows_changed + extract.rows_deleted)
+    if changes:
+        yield with_file_import(str(reading.land(versions_of(plan.own), VERSION_KEY, versions)), "jsonl", extract.versions)
+
+
+def _query(stream: Stream, snapshot: _Snapshot, plan: Plan, reading: Reading, extract: Extract, held: Held, *, is_whole: bool) -> None:
+    """Read the whole table or what changed into the extract's file, without what is known."""
+    window, overlaps = _window(plan, held, is_whole=is_whole)
+    extract.window = "changed rows" if window else "whole table"
+    choices = {name: column.on_unrepresentable for name, column in plan.table.columns.items()}
+    refuse_unrepresentable(snapshot.connection, plan, choices, window)
+    extract.rows_read = extract.rows_changed = stream.write(extract.file, window)
+    refuse_unrepresentable(snapshot.connection, plan, choices, window, extract.file)
+    if not plan.is_key_proved and extract.primary_key:
+        refuse_doubled_keys(snapshot.connection, plan, extract.primary_key, extract.file)
+    if overlaps and extract.rows_read:
+        extract.rows_changed = reading.without_known(plan.own, extract.primary_key, extract.file)
+
+
+def _lacks(plan: Plan, held: Held) -> bool:
+    """Whether the table has a column that was never read."""
+    missing = {name.lower() for name in plan.readings} - {name.lower() for name in held.columns}
+    return any(not any(other.lower().startswith((f"{name}_", f"is_{name}_")) for other in held.columns) for name in missing)
 
 
 def _window(plan: Plan, held: Held, *, is_whole: bool) -> tuple[str, bool]:
@@ -207,18 +254,9 @@ def _window(plan: Plan, held: Held, *, is_whole: bool) -> tuple[str, bool]:
     Everything stamped before `settled_at` was committed when it was last read: a row equal to the highest cursor is known
     then. Otherwise go back to where late commits and ties may still have appeared, and drop what is known.
     """
-    missing = {name.lower() for name in plan.readings} - {name.lower() for name in held.columns}
-    personal = {name for name in missing if any(other.lower().startswith((f"{name}_", f"is_{name}_")) for other in held.columns)}
-    if (
-        is_whole
-        or plan.way != "changes"
-        or plan.cursor is None
-        or held.loaded_at is None
-        or held.cursor is None
-        or held.settled_at is None
-        or missing - personal
-    ):
-        return "", held.loaded_at is not None  # also when the source has a column that was never read
+    cannot = is_whole or plan.way != "changes" or _lacks(plan, held)
+    if cannot or plan.cursor is None or held.loaded_at is None or held.cursor is None or held.settled_at is None:
+        return "", held.loaded_at is not None
     cursor, nullable = quoted(plan.cursor), plan.is_nullable(plan.cursor)
     lag = int((held.loaded_at - held.settled_at).total_seconds())
     if isinstance(held.cursor, datetime) and held.cursor.tzinfo is not None:

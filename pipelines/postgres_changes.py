@@ -3,7 +3,7 @@
 import select
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,19 @@ from pipelines.pgoutput import UNCHANGED, Row, Shape
 from pipelines.postgres_catalog import Plan
 from pipelines.postgres_server import SOURCE, literal, quoted
 from pipelines.postgres_session import replication, session
+from pipelines.raw_changes import CHANGE_COLUMNS, COMMITTED_AT, LSN, OP, POSITION
+from pipelines.raw_changes import UNCHANGED as UNCHANGED_COLUMNS
 from warehouse.errors import StepFailed
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from psycopg2.extensions import cursor
 
     from pipelines.postgres_log import Log
 
-OP, LSN, POSITION, COMMITTED_AT, UNCHANGED_COLUMNS = "_op", "_lsn", "_position", "_committed_at", "_unchanged"
-CHANGE_COLUMNS = (OP, LSN, POSITION, COMMITTED_AT, UNCHANGED_COLUMNS)
-"""What stands beside a change: insert, update, delete or truncate; where its commit is in the log; its order in its
-transaction; when that was committed; and the names of the columns whose value was not sent because it did not change."""
-
 _MOST_BYTES = 64_000_000
+_PAUSE = 0.1
+"""Seconds to wait for the server before looking again."""
 _FEEDBACK = 24 * 3600
 """Seconds between confirmations that the driver would send of its own; what is read is confirmed by `Log.advance` alone."""
 
@@ -100,6 +100,8 @@ class Changes:
         self._plans = {(plan.relation.schema, plan.relation.name): plan for plan in plans}
         self._upto = upto_lsn
         self._is_visible = is_visible or (lambda _: True)
+        self._open = ExitStack()
+        self._watch: cursor | None = None
         self._most_rows = max_rows_per_chunk
         self._shapes: dict[int, Shape] = {}
         self._buffers: dict[int, _Buffer] = {}
@@ -115,7 +117,7 @@ class Changes:
                 self._shapes = _shapes(cur, list(self._plans))
                 wait_until_free(cur, self._log.slot)
         if self.confirmable_lsn < self._upto:
-            with closing(self._messages()) as messages:
+            with self._open, closing(self._messages()) as messages:
                 for message in messages:
                     self._take(message)
                     if self._held_rows >= self._most_rows or self._held_bytes >= _MOST_BYTES:
@@ -132,10 +134,13 @@ class Changes:
             cur.start_replication_expert(command, decode=False, status_interval=_FEEDBACK)  # type: ignore[no-untyped-call]  # the stubs leave it out
             silence = self._log.statement_timeout.total_seconds()
             deadline = time.monotonic() + silence
-            is_inside, heard = False, 0
+            is_inside, heard, idle = False, 0, 0
             while True:
                 message = cur.read_message()
                 if message is None:
+                    idle = idle + 1 if not is_inside and self._has_sent_all(connection.get_backend_pid()) else 0
+                    if idle > 1:
+                        return
                     if cur.wal_end >= self._upto and not is_inside:
                         self.confirmable_lsn = max(self.confirmable_lsn, self._upto)
                         return
@@ -146,8 +151,9 @@ class Changes:
                             f"{SOURCE}: reading the slot {self._log.slot}: the server sent nothing for {silence:.0f} s.",
                             mend="run again; when it has very much log to look through, raise statement_timeout",
                         )
-                    select.select([cur], [], [], 1.0)
+                    select.select([cur], [], [], _PAUSE)
                     continue
+                idle = 0
                 data: bytes = message.payload
                 if data[0] == pgoutput.BEGIN:
                     lsn, committed, xid = pgoutput.begin(data)
@@ -165,6 +171,14 @@ class Changes:
                 else:
                     yield data
                     deadline = time.monotonic() + silence
+
+    def _has_sent_all(self, sender: int) -> bool:
+        """Whether the server waits for more to be written: the end of its log may lie within a record, which is never sent as it is."""
+        if self._watch is None:
+            self._watch = self._open.enter_context(session(self._log.statement_timeout, f"watching the slot {self._log.slot}"))
+        self._watch.execute("SELECT lower(wait_event) = 'walsenderwaitforwal' FROM pg_stat_activity WHERE pid = %s", (sender,))
+        row = self._watch.fetchone()
+        return bool(row and row[0])
 
     def _take(self, data: bytes) -> None:
         kind = data[0]
@@ -221,13 +235,11 @@ class Changes:
 
     def _describe(self, shape: Shape) -> None:
         """A relation is announced: read it when it is wanted and is what it was when the reading began."""
-        plan = self._plans.get((shape.schema, shape.name))
-        now = self._shapes.get(shape.oid)
-        if now is not None and plan is None:  # renamed meanwhile: what was changed under another name counts too
-            plan = self._plans.get((now.schema, now.name))
+        now = self._shapes.get(shape.oid)  # by oid first: a table may have been renamed, and its name given to another
+        plan = self._plans.get((now.schema, now.name) if now else (shape.schema, shape.name))
         if plan is None:
             return
-        if now is None or now.columns != shape.columns:
+        if now is None or _read(now, plan) != _read(shape, plan):
             self.reshaped.add(plan.relation.full_name)
             dropped = self._buffers.pop(shape.oid, None)
             self._held_rows -= len(dropped.rows) if dropped else 0
@@ -244,6 +256,11 @@ class Changes:
                 self._buffers[oid] = _Buffer(buffer.plan, buffer.names, buffer.wanted, buffer.key)
                 yield buffer.chunk()
         self._held_rows = self._held_bytes = 0
+
+
+def _read(shape: Shape, plan: Plan) -> list[tuple[str, int, int]]:
+    """The columns of a shape that the plan reads; a publication may leave out the others."""
+    return [column for column in shape.columns if column[0] in plan.readings]
 
 
 def _shapes(cur: Any, names: list[tuple[str, str]]) -> dict[int, Shape]:

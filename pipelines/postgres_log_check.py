@@ -137,7 +137,8 @@ def _identities(cur: "cursor", plans: Sequence[Plan]) -> dict[tuple[str, str], l
         )
         SELECT w.schema, w.name, format('%%I.%%I', n.nspname, s.relname), s.relreplident::text,
           ARRAY(SELECT a.attname::text FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey[:i.indnkeyatts - 1])
-            WHERE i.indrelid = s.oid AND CASE s.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END),
+            WHERE i.indrelid = s.oid AND i.indimmediate AND i.indisvalid
+              AND CASE s.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident END),
           ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = s.oid AND a.attgenerated <> '' AND NOT a.attisdropped)
         FROM wanted w
         JOIN pg_class s ON s.oid = w.oid OR s.oid IN (SELECT relid FROM pg_partition_tree(w.oid) WHERE isleaf)

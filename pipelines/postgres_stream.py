@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from pipelines.postgres_catalog import Plan
 from pipelines.postgres_server import ATTACHED, SOURCE, explained, literal, query, quoted
 from pipelines.postgres_types import Choice, Reading
+from pipelines.raw_changes import CHANGE_COLUMNS
 from pipelines.source import DELETED_AT, LOADED_AT, OWN_COLUMNS, SETTLED_AT
 from warehouse.errors import StepFailed
 
@@ -63,15 +64,37 @@ class Stream:
         """The columns of the raw table that come from the source, in its order."""
         return [name for name in self._protected if name not in OWN_COLUMNS]
 
+    def write_changes(self, file: Path, columns: Mapping[str, str], texts: list[str], relation: str) -> dict[str, str]:
+        """Write changes of a log, pseudonymised as the rows themselves are.
+
+        Args:
+            columns: the source's columns, as DuckDB SQL over the relation, which has the columns of `CHANGE_COLUMNS` too.
+            texts: those that hold text.
+
+        Returns:
+            column in the file -> the source's column it is made of.
+        """
+        from privacy.policy import refuse_undeclared
+        from privacy.pseudonyms import protect
+
+        plain = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
+        refuse_undeclared(SOURCE, self._plan.own, self._connection.execute(f"SELECT {plain} FROM {relation} LIMIT {_SAMPLE_ROWS}").to_arrow_table())
+        protected = protect(SOURCE, self._plan.own, columns, texts=texts)
+        self._write({**protected.columns, **{name: quoted(name) for name in CHANGE_COLUMNS}}, relation, protected.parameters, file)
+        return protected.origins
+
     def _copy(self, columns: dict[str, str], file: Path, window: str) -> int:
+        return self._write(columns, self._from(window), self._parameters, file)
+
+    def _write(self, columns: Mapping[str, str], relation: str, parameters: Mapping[str, bytes], file: Path) -> int:
         import duckdb
 
         from privacy.policy import undeclared
         from privacy.pseudonyms import PERSONAL_ERROR
 
         chosen = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
-        sql = f"COPY (SELECT {chosen} FROM {self._from(window)}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
-        used = {name: value for name, value in self._parameters.items() if f"${name}" in sql}
+        sql = f"COPY (SELECT {chosen} FROM {relation}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+        used = {name: value for name, value in parameters.items() if f"${name}" in sql}
         try:
             row = self._connection.execute(sql, used).fetchone()
         except duckdb.Error as error:

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pipelines.postgres_catalog import Plan
-from pipelines.postgres_changes import OP, Chunk
+from pipelines.postgres_changes import Chunk
 from pipelines.postgres_server import SOURCE, literal, quoted
 from pipelines.postgres_session import session
 from pipelines.postgres_types import LAST_TIMESTAMP, CatalogColumn, Choice, reading_of
+from pipelines.raw_changes import OP
 from warehouse.errors import StepFailed
 
 if TYPE_CHECKING:

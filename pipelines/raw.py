@@ -83,7 +83,9 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     told = " AND ".join(f'r."{name}" = f."{name}"' for name in key)
     # What the file has of a key is newer than what is held; a log may have said that a row was deleted.
     gone = f"FROM {table_name} r ANTI JOIN read_parquet($keys) k ON {same} ANTI JOIN read_parquet($file) f ON {told} WHERE r.{DELETED_AT} IS NULL"
-    row = connection.execute(f"SELECT (SELECT count(*) {gone}), (SELECT count(*) FROM {table_name} WHERE {DELETED_AT} IS NULL)", {"keys": str(keys), "file": str(file)}).fetchone()
+    row = connection.execute(
+        f"SELECT (SELECT count(*) {gone}), (SELECT count(*) FROM {table_name} WHERE {DELETED_AT} IS NULL)", {"keys": str(keys), "file": str(file)}
+    ).fetchone()
     vanished, present = (int(row[0]), int(row[1])) if row else (0, 0)
     if vanished == 0:
         return 0

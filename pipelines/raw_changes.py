@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 OP, LSN, POSITION, COMMITTED_AT, UNCHANGED = "_op", "_lsn", "_position", "_committed_at", "_unchanged"
 """What a file of changes has beside the columns: insert, update, delete or truncate; the place of the commit in the log and
 of the change in its transaction; when it was committed; the source's columns whose value was not sent, being the same."""
-
+CHANGE_COLUMNS = (OP, LSN, POSITION, COMMITTED_AT, UNCHANGED)
 VERSION_KEY = [LSN, POSITION]
 _REPLICATION = "source VARCHAR, raw_table VARCHAR, lsn BIGINT"
 

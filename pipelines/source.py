@@ -148,7 +148,8 @@ class Extract:
     rows_read: int = 0
     rows_changed: int = 0
     rows_deleted: int = 0
-    window: Literal["whole table", "changed rows", "nothing"] = "whole table"
+    versions: int = 0
+    window: Literal["whole table", "changed rows", "log", "nothing"] = "whole table"
     primary_key: list[str] = field(default_factory=list)
     shape: Shape | None = None
     changes: list[Change] = field(default_factory=list)
@@ -191,7 +192,7 @@ class Reading(Protocol):
     def follow(self, places: dict[str, int]) -> None:
         """Note how far the log was followed; call it when everything is loaded."""
 
-    def replay(self, table: str, key: list[str], changes: "Changes", versions: Path, file: Path, most: float) -> tuple[int, int]:
+    def replay(self, table: str, key: list[str], changes: "Changes", versions: Path, file: Path, most: float | None) -> tuple[int, int]:
         """Write the versions and the last rows of a log's changes; returns the rows changed and deleted.
 
         When more than a share would be deleted, nothing is, and a finding is added to the table's extract.

@@ -21,10 +21,14 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class Protected:
-    """The columns of a SELECT with personal data replaced, and the values to bind (never in SQL text)."""
+    """The columns of a SELECT with personal data replaced, and the values to bind (never in SQL text).
+
+    `origins` says of each column which of the source's it is made of.
+    """
 
     columns: dict[str, str]
     parameters: dict[str, bytes] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 def protect(source: str, table: str, columns: Mapping[str, str], *, texts: Sequence[str]) -> Protected:
@@ -52,16 +56,16 @@ def protect(source: str, table: str, columns: Mapping[str, str], *, texts: Seque
             mend="declare the new name, or remove the old one from the policy",
         )
     protected: dict[str, str] = {}
+    origins: dict[str, str] = {}
     for name, expression in columns.items():
         rule = rules.get(name)
-        if rule is not None:
-            protected.update(_replaced(name, rule, expression))
-        else:
-            protected[name] = _watched(name, expression) if name in texts else expression
+        replaced = _replaced(name, rule, expression) if rule else {name: _watched(name, expression) if name in texts else expression}
+        protected.update(replaced)
+        origins.update(dict.fromkeys(replaced, name))
     if not any(rule.action == "hmac" for rule in rules.values()):
-        return Protected(protected)
+        return Protected(protected, origins=origins)
     key_id = settings().privacy.hmac_key_id.replace("'", "''")
-    return Protected({**protected, KEY_ID_COLUMN: f"'{key_id}'"}, hmac_parameters(settings().hmac_key()))
+    return Protected({**protected, KEY_ID_COLUMN: f"'{key_id}'"}, hmac_parameters(settings().hmac_key()), origins)
 
 
 def keyed_name(source: str, table: str, column: str) -> str:
