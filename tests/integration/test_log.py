@@ -177,7 +177,6 @@ def test_values_without_a_counterpart_are_named_or_become_what_was_chosen(
         connection.register("logged", ours.table)
         for name, fault in ours.faults.items():
             error = fails(refuse_unrepresentable_changes, connection, plan, "logged", {name: fault})
-            assert isinstance(error, StepFailed)
             assert f"shop.odd.{name}, row 4711" in error.what
             assert f"columns: {{{name}: {{on_unrepresentable: null}}}}" in error.mend
         refuse_unrepresentable_changes(connection, plan, "(FROM logged WHERE id <> '4711')", ours.faults)
@@ -197,17 +196,12 @@ def test_old_rows_and_values_stored_apart(company: Company, declare: Callable[[s
     found = read(log)
     big = "x" * 9000
     assert short(found, "_table", "id", "n", "big", "_unchanged") == [
-        ("insert", "brief", "1", "1", big, []),
-        ("update", "brief", "1", "2", None, ["big"]),
-        ("delete", "brief", "1", None, None, []),
-        ("insert", "brief", "2", "2", None, ["big"]),
-        ("delete", "brief", "2", None, None, []),
-        ("insert", "whole", "1", "1", big, []),
-        ("update", "whole", "1", "2", big, []),
-        ("delete", "whole", "1", "2", big, []),
-        ("insert", "whole", "2", "2", big, []),
-        ("delete", "whole", "2", "2", big, []),
-    ]
+        ("insert", "brief", "1", "1", big, []), ("update", "brief", "1", "2", None, ["big"]),
+        ("delete", "brief", "1", None, None, []), ("insert", "brief", "2", "2", None, ["big"]),
+        ("delete", "brief", "2", None, None, []), ("insert", "whole", "1", "1", big, []),
+        ("update", "whole", "1", "2", big, []), ("delete", "whole", "1", "2", big, []),
+        ("insert", "whole", "2", "2", big, []), ("delete", "whole", "2", "2", big, []),
+    ]  # fmt: skip
 
 
 def test_a_large_transaction_comes_in_chunks(company: Company, declare: Callable[[str], None], log: Log) -> None:
@@ -368,10 +362,8 @@ def test_the_slots_health(company: Company, declare: Callable[[str], None], fail
     company.execute("INSERT INTO shop.t SELECT * FROM generate_series(1, 20000)")
     health = log.health()
     assert (health.exists, health.confirmed_lsn, health.wal_status, health.active) == (True, start, "reserved", False)
-    assert health.restart_lsn is not None
-    assert health.retained_bytes is not None
-    assert health.restart_lsn <= start
-    assert health.retained_bytes > 1_000_000
+    assert 0 < (health.restart_lsn or 0) <= start
+    assert (health.retained_bytes or 0) > 1_000_000
     reading = iter(log.read(planned(), log.current_lsn(), max_rows_per_chunk=10))
     next(reading)
     assert log.health().active
