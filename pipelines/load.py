@@ -153,10 +153,10 @@ class _Reading:
         self.extracts[table].findings += [refusal] if refusal else []
         return refusal is None
 
-    def followed(self) -> dict[str, int]:
+    def followed(self) -> dict[str, tuple[str, int]]:
         return raw_changes.followed(self.connection, self.source)
 
-    def follow(self, places: dict[str, int]) -> None:
+    def follow(self, places: dict[str, tuple[str, int]]) -> None:
         raw_changes.follow(self.connection, self.source, places)
 
     def replay(self, table: str, key: list[str], changes: raw_changes.Changes, versions: Path, file: Path, most: float | None) -> tuple[int, int]:
@@ -171,7 +171,7 @@ class _Reading:
         import dlt
 
         package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key)
-        reference = file.with_suffix(".jsonl")
+        reference = file.with_name(f"{file.name}.jsonl")
         reference.write_text(json.dumps({"landed": str(package.folder)}))
         return reference
 

@@ -9,6 +9,7 @@ table) makes the table be read whole again, with a finding where somebody should
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from pipelines.postgres_catalog import Plan, plans
 from pipelines.postgres_log import Log
 from pipelines.postgres_server import SOURCE, attached, query
 from pipelines.postgres_stream import Stream
-from pipelines.raw_changes import OP, Changes
+from pipelines.raw_changes import OP, UNCHANGED, Changes
 from pipelines.source import Reading
 from warehouse.errors import StepFailed
 
@@ -59,10 +60,13 @@ class Follower:
         self._places = reading.followed()
         self.findings: list[str] = []
         self.is_wanted = any(table.changes == "log" for table in declared.tables.values())
+        others = {slot for slot, _ in self._places.values()} - ({declared.log.slot} if self.is_wanted else set())
+        self._places = {table: found for table, found in self._places.items() if found[0] not in others}
         if self.is_wanted:
             self._prepare_slot()
-        elif self._places:  # nobody reads it any more: it would fill the disk of the source
-            reading.loaded.append(lambda: self._confirm({}, self._log.drop_slot))
+        for slot in others:
+            # Nobody reads it any more: it would fill the disk of the source.
+            reading.loaded.append(partial(self._leave, Log(slot, declared.log.publication, declared.statement_timeout)))
 
     def read(self, snapshot: "DuckDBPyConnection", planned: list[Plan], stamp: datetime) -> dict[str, Followed]:
         """Read the changes of all followed tables up to the snapshot; returns them by raw table.
@@ -88,8 +92,8 @@ class Follower:
             self._write(snapshot, chunk, found[chunk.plan.own], stamp)
         for plan in logged:
             found[plan.own].is_whole |= plan.relation.full_name in changes.reshaped
-        places = dict.fromkeys(found, changes.confirmable_lsn)
-        self._reading.loaded.append(lambda: self._confirm(places, lambda: self._log.advance(changes.confirmable_lsn)))
+        places = dict.fromkeys(found, (self._declared.log.slot, changes.confirmable_lsn))
+        self._reading.loaded.append(partial(self._confirm, places, changes.confirmable_lsn))
         return found
 
     def _prepare_slot(self) -> None:
@@ -101,7 +105,7 @@ class Follower:
             broken = "was invalidated by the source, which kept no more log for it"
         elif not health.exists and self._places:
             broken = "is gone"
-        elif self._places and (health.confirmed_lsn or 0) > max(self._places.values()):
+        elif self._places and (health.confirmed_lsn or 0) > max(lsn for _, lsn in self._places.values()):
             broken = "was read further than the warehouse holds, by another reader or before the warehouse was restored"
         if broken:
             self.findings.append(
@@ -134,11 +138,18 @@ class Follower:
             connection.unregister("_chunk")
         ops = exact.table.column(OP).to_pylist()
         followed.changes += len(ops)
-        followed.is_whole |= "truncate" in ops
+        unsent = exact.table.column(UNCHANGED).to_pylist()
+        # After a truncation deletes must be judged; and a row under a new key may lack values that only the old one has.
+        followed.is_whole |= "truncate" in ops or any(op == "insert" and columns for op, columns in zip(ops, unsent, strict=True))
 
-    def _confirm(self, places: dict[str, int], then: Callable[[], None]) -> None:
+    def _confirm(self, places: dict[str, tuple[str, int]], lsn: int) -> None:
         self._reading.follow(places)
-        then()
+        self._log.advance(lsn)
+
+    def _leave(self, log: Log) -> None:
+        log.drop_slot()
+        if not self.is_wanted:
+            self._reading.follow({})
 
 
 def visible_in(snapshot: str) -> Callable[[int], bool]:

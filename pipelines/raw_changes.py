@@ -18,7 +18,7 @@ OP, LSN, POSITION, COMMITTED_AT, UNCHANGED = "_op", "_lsn", "_position", "_commi
 of the change in its transaction; when it was committed; the source's columns whose value was not sent, being the same."""
 CHANGE_COLUMNS = (OP, LSN, POSITION, COMMITTED_AT, UNCHANGED)
 VERSION_KEY = [LSN, POSITION]
-_REPLICATION = "source VARCHAR, raw_table VARCHAR, lsn BIGINT"
+_REPLICATION = "source VARCHAR, raw_table VARCHAR, slot VARCHAR, lsn BIGINT"
 
 
 def versions_of(table: str) -> str:
@@ -62,14 +62,17 @@ def replay(connection: "DuckDBPyConnection", source: str, table: str, key: "Sequ
         present = {name.lower() for name in held}
         base = ", ".join(f"r.{_quoted(name)}" for name in names if name.lower() in present)
         same = " AND ".join(f"r.{_quoted(name)} = c.{_quoted(name)}" for name in key)
-        both += f" UNION ALL BY NAME SELECT {base}, 'base' AS {OP}, -1::BIGINT AS {LSN}, 0::BIGINT AS {POSITION}"
-        both += f" FROM {name_of(source, table)} r SEMI JOIN read_parquet($files) c ON {same} WHERE r.{DELETED_AT} IS NULL"
+        held_as = f"CASE WHEN r.{DELETED_AT} IS NULL THEN 'held' ELSE 'gone' END AS {OP}"
+        both += f" UNION ALL BY NAME SELECT {base}, {held_as}, -1::BIGINT AS {LSN}, 0::BIGINT AS {POSITION}"
+        both += f" FROM {name_of(source, table)} r SEMI JOIN read_parquet($files) c ON {same}"
     filled = ", ".join(_quoted(name) if name in key else _filled(name, changes.sources.get(name, name), keys) for name in names)
     own = f"{OP}, {LSN}, {POSITION}, {COMMITTED_AT}"
     window = f"(PARTITION BY {keys} ORDER BY {LSN}, {POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
-    everything = f"SELECT {filled}, {own}, bool_or({OP} = 'base') OVER {window} AS _was_held FROM ({both})"
+    everything = f"SELECT {filled}, {own}, bool_or({OP} = 'held') OVER {window} AS _was_held FROM ({both})"
     complete = file.with_suffix(".complete")
-    connection.execute(f"COPY (SELECT * FROM ({everything}) WHERE {OP} <> 'base') TO {_path(complete)} (FORMAT parquet, COMPRESSION zstd)", parameters)
+    connection.execute(
+        f"COPY (SELECT * FROM ({everything}) WHERE {OP} NOT IN ('held', 'gone')) TO {_path(complete)} (FORMAT parquet, COMPRESSION zstd)", parameters
+    )
     loaded_at = f"TIMESTAMPTZ '{changes.loaded_at.isoformat()}'"
     settled_at = f"TIMESTAMPTZ '{min(changes.settled_at, changes.loaded_at).isoformat()}'"
     connection.execute(
@@ -91,15 +94,16 @@ def replay(connection: "DuckDBPyConnection", source: str, table: str, key: "Sequ
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
-def followed(connection: "DuckDBPyConnection", source: str) -> dict[str, int]:
-    """How far the log was followed: raw table -> the place up to which its changes are held."""
+def followed(connection: "DuckDBPyConnection", source: str) -> dict[str, tuple[str, int]]:
+    """How far the log was followed: raw table -> the slot, and the place up to which its changes are held."""
     query = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'ops' AND table_name = 'replication'"
     if connection.execute(query).fetchone() is None:
         return {}
-    return dict(connection.execute("SELECT raw_table, lsn FROM ops.replication WHERE source = ?", [source]).fetchall())
+    rows = connection.execute("SELECT raw_table, slot, lsn FROM ops.replication WHERE source = ?", [source]).fetchall()
+    return {table: (slot, lsn) for table, slot, lsn in rows}
 
 
-def follow(connection: "DuckDBPyConnection", source: str, places: "Mapping[str, int]") -> None:
+def follow(connection: "DuckDBPyConnection", source: str, places: "Mapping[str, tuple[str, int]]") -> None:
     """Note how far the log was followed, after the changes are held and before the source may forget them."""
     if followed(connection, source) == dict(places):
         return
@@ -108,8 +112,8 @@ def follow(connection: "DuckDBPyConnection", source: str, places: "Mapping[str, 
     try:
         connection.execute(f"CREATE TABLE IF NOT EXISTS ops.replication ({_REPLICATION})")
         connection.execute("DELETE FROM ops.replication WHERE source = ?", [source])
-        for table, lsn in places.items():
-            connection.execute("INSERT INTO ops.replication VALUES (?, ?, ?)", [source, table, lsn])
+        for table, (slot, lsn) in places.items():
+            connection.execute("INSERT INTO ops.replication VALUES (?, ?, ?, ?)", [source, table, slot, lsn])
         connection.commit()
     except BaseException:
         connection.rollback()

@@ -186,10 +186,10 @@ class Reading(Protocol):
     def is_believable(self, table: str, rows: int, most: float) -> bool:
         """Whether so few rows may replace a table without a key; a finding is added to its extract when not."""
 
-    def followed(self) -> dict[str, int]:
-        """How far a log was followed at the last load: raw table -> place."""
+    def followed(self) -> dict[str, tuple[str, int]]:
+        """How far a log was followed at the last load: raw table -> slot and place."""
 
-    def follow(self, places: dict[str, int]) -> None:
+    def follow(self, places: dict[str, tuple[str, int]]) -> None:
         """Note how far the log was followed; call it when everything is loaded."""
 
     def replay(self, table: str, key: list[str], changes: "Changes", versions: Path, file: Path, most: float | None) -> tuple[int, int]:

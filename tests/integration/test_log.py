@@ -59,7 +59,7 @@ def log(company: Company) -> Iterator[Log]:
 def planned() -> list[Plan]:
     declared = declaration()
     with attached(MINUTE) as connection:
-        return plans(connection, declared.tables)
+        return plans(connection, declared.tables).plans
 
 
 def rows(changes: Changes) -> list[dict[str, Any]]:
