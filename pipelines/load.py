@@ -21,7 +21,7 @@ from pipelines.source import INTERVALS, Extract, Held, Reading, common, sources
 from warehouse import clock, ledger, storage
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, UsageError
-from warehouse.ledger import Run
+from warehouse.ledger import Run, Step
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ def load(source: str, run: Run) -> list[Loaded]:
             settled = settle(source, connection)
             if settled.finished or settled.set_aside:
                 step.detail["recovered"] = {"finished": settled.finished, "set_aside": settled.set_aside}
-            loaded = _load(source, connection, work, run)
+            loaded = _load(source, connection, work, run, step)
             step.rows_in = sum(table.rows_read for table in loaded)
             step.rows_out = sum(table.rows_written for table in loaded)
-            step.detail["tables"] = {table.table: {"rows_in": table.rows_read, "rows_out": table.rows_written} for table in loaded}
             return loaded
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -91,11 +90,14 @@ def due(source: str) -> bool:
     return last is None or clock.now() - last >= INTERVALS[common(source).schedule] * 0.9
 
 
-def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -> list[Loaded]:
+def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, step: Step) -> list[Loaded]:
     pipeline = open_pipeline(source, connection)
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
         reading = _Reading(source, connection, work, stack, run)
-        pipeline.extract(_source(source)(reading))
+        try:
+            pipeline.extract(_source(source)(reading))
+        finally:
+            step.detail["tables"] = {one.name: _told(one) for one in reading.extracts.values()}
     if any(extract.rows_changed or extract.rows_deleted for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
     else:
@@ -103,6 +105,14 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -
     for extract in reading.extracts.values():
         raw.prepare(connection, source, extract.name, extract.file)  # an empty table becomes an empty table
     return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.refused) for one in reading.extracts.values()]
+
+
+def _told(one: Extract) -> dict[str, Any]:
+    """What the ledger keeps of one table: what was asked of which kind of server, how long that took, what came of it."""
+    return {
+        "rows_in": one.rows_read, "rows_out": one.rows_changed, "rows_deleted": one.rows_deleted, "window": one.window, "server": one.server,
+        "asked": one.asked, "seconds": round(one.seconds, 3), "bytes": one.bytes_written,
+    }  # fmt: skip
 
 
 @dataclass

@@ -45,14 +45,19 @@ _KNOWN = (
         "name the authority's current certificate in sslrootcert, and connect by the name that the certificate has; never lower sslmode to get through",
     ),
     (
+        ("channel binding",),
+        f"the server cannot prove the password's other end, which channel_binding in {_CREDENTIALS} requires.",
+        f"it needs TLS up to the server itself (no proxy in between) and scram-sha-256 passwords; {_GUIDE}",
+    ),
+    (
         ("private key file", "certificate file", "could not load private key"),
         f"the client's certificate or key, sslcert and sslkey in {_CREDENTIALS}, cannot be used: {{said}}",
         f"both files must exist, and the key be readable by the warehouse's user alone: chmod 600; {_GUIDE}",
     ),
     (
-        ("no pg_hba.conf entry", "connection requires a valid client certificate"),
-        f"the server does not let this user in from here the way {_CREDENTIALS} asks (address, database or TLS).",
-        f"add sslmode=verify-full if the server wants TLS, or let this machine's address in; {_GUIDE}",
+        ("no pg_hba.conf entry", "requires a valid client certificate", "alert certificate required", "alert handshake failure", "alert unknown ca"),
+        f"the server does not let this user in from here the way {_CREDENTIALS} asks (address, database, TLS or client certificate).",
+        f"add sslmode=verify-full if the server wants TLS, sslcert and sslkey if it wants a certificate, or let this machine's address in; {_GUIDE}",
     ),
     (
         ("invalid connection option", "invalid sslmode", "invalid target_session_attrs", "invalid port", "invalid integer value"),
@@ -78,6 +83,11 @@ _KNOWN = (
         ("is not in hot standby mode", "session is not read-only", "session is read-only", "server is in hot standby mode"),
         f"no server of {_CREDENTIALS} is of the kind that its target_session_attrs asks for.",
         "is the replica up? target_session_attrs=prefer-standby takes the primary when there is none",
+    ),
+    (
+        ("fatal:  database",),
+        f"the database of {_CREDENTIALS} does not exist, or this user may not connect to it.",
+        "correct what stands behind the last slash, or GRANT CONNECT ON DATABASE",
     ),
     (
         ("connection refused", "could not connect", "timeout expired", "could not translate", "unable to connect", "no route to host"),

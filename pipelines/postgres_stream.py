@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.pace import Pace
 from pipelines.postgres_catalog import Plan
 from pipelines.postgres_server import ATTACHED, SOURCE, explained, literal, query, quoted
 from pipelines.postgres_types import Choice, Reading
@@ -22,9 +23,12 @@ _MOST_SUSPECTS = 1_000
 class Stream:
     """The rows of one table, exact and pseudonymised, from PostgreSQL through DuckDB into a file, never through Python."""
 
-    def __init__(self, connection: "DuckDBPyConnection", plan: Plan, loaded_at: datetime, settled_at: datetime) -> None:
+    def __init__(self, connection: "DuckDBPyConnection", plan: Plan, loaded_at: datetime, settled_at: datetime, pace: Pace | None = None) -> None:
         from privacy.pseudonyms import protect
 
+        self.asked: list[str] = []
+        """What was asked of the source, for the ledger."""
+        self._pace = pace
         self._connection = connection
         self._plan = plan
         columns = {name: reading.in_duckdb.replace("{}", quoted(name)) for name, reading in plan.readings.items()}
@@ -46,10 +50,12 @@ class Stream:
     def write(self, file: Path, window: str) -> int:
         """Write the rows of a window; returns their number."""
         self._look_at_a_sample(window)
+        self.asked.append(f"SELECT {len(self._plan.readings)} columns FROM {self._plan.relation.full_name}" + (f" WHERE {window}" if window else ""))
         return self._copy(self._protected, file, window)
 
     def write_keys(self, file: Path, key: list[str]) -> int:
         """Write the keys of all rows."""
+        self.asked.append(f"SELECT {', '.join(self._plan.primary_key)} FROM {self._plan.relation.full_name}")
         return self._copy({name: self._protected[name] for name in key}, file, "")
 
     def _copy(self, columns: dict[str, str], file: Path, window: str) -> int:
@@ -59,7 +65,8 @@ class Stream:
         from privacy.pseudonyms import PERSONAL_ERROR
 
         chosen = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
-        sql = f"COPY (SELECT {chosen} FROM {self._from(window)}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+        paced = f" WHERE paced(hash({quoted(next(iter(self._plan.readings)))}))" if self._pace else ""
+        sql = f"COPY (SELECT {chosen} FROM {self._from(window)}{paced}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
         used = {name: value for name, value in self._parameters.items() if f"${name}" in sql}
         try:
             row = self._connection.execute(sql, used).fetchone()
@@ -88,6 +95,8 @@ class Stream:
             sample = self._connection.execute(f"SELECT * FROM {self._from(window)} LIMIT {_SAMPLE_ROWS}").to_arrow_table()
         except duckdb.Error as error:
             raise explained(error, f"reading {self._plan.relation.full_name}") from None
+        if self._pace:
+            self._pace.take(sample.num_rows)
         refuse_undeclared(SOURCE, self._plan.own, sample)
 
 

@@ -98,6 +98,12 @@ class Extract:
     rows_deleted: int = 0
     window: Literal["whole table", "changed rows"] = "whole table"
     refused: str | None = None
+    server: str = ""
+    """Which kind of server answered, never its name."""
+    asked: list[str] = field(default_factory=list)
+    """What it was asked, without values of rows."""
+    seconds: float = 0.0
+    bytes_written: int = 0
 
 
 class Reading(Protocol):
