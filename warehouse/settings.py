@@ -215,7 +215,8 @@ def _given_secrets() -> list[str]:
     except UsageError:
         return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))]
     secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.privacy.hmac_key)
-    return [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
+    given = [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
+    return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
 
 def _say(problem: Any) -> str:

@@ -1,6 +1,7 @@
 """Production is not hurt: a replica is preferred and read in one snapshot, rate and connections are bounded, nothing leaks."""
 
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from pipelines import load
 from pipelines.postgres import check_connection
 from pipelines.postgres_stream import Stream
 from warehouse import clock, ledger, storage
-from warehouse.errors import StepFailed, UsageError, WarehouseError
+from warehouse.errors import StepFailed, UsageError, WarehouseError, scrub
 
 Setting = Callable[[str, str | None], None]
 Declare = Callable[[str], None]
@@ -335,6 +336,15 @@ def test_password_and_host_are_in_no_file_and_no_message(odd_password: str, sett
     for file in files:
         content = file.read_bytes()
         assert not [needle for needle in needles if needle.encode() in content], file
+
+
+def test_a_token_may_stand_in_the_environment(company: Company, setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = company.server.password(READER)
+    setting(CREDENTIALS, company.reader_url.replace(f":{token}", ""))
+    monkeypatch.setenv("PGPASSWORD", token)
+    assert "2 declared tables readable" in check_connection()
+    assert os.environ["PGPASSWORD"] == token
+    assert token not in scrub(f"it is {token}")
 
 
 def test_tls_settings_reach_the_client(company: Company, certificates: Certificates, setting: Setting, fails: Fails) -> None:
