@@ -76,7 +76,6 @@ def load(source: str, run: Run) -> list[Loaded]:
             loaded = _load(source, connection, work, run, step)
             step.rows_in = sum(table.rows_read for table in loaded)
             step.rows_out = sum(table.rows_written for table in loaded)
-            step.detail["tables"] = {table.table: {"rows_in": table.rows_read, "rows_out": table.rows_written} for table in loaded}
             return loaded
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -95,7 +94,10 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
     pipeline = open_pipeline(source, connection)
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
         reading = _Reading(source, connection, work, stack, run)
-        pipeline.extract(_source(source)(reading))
+        try:
+            pipeline.extract(_source(source)(reading))
+        finally:
+            step.detail["tables"] = {one.name: _told(one) for one in reading.extracts.values()}
     kept = drift.kept_before(connection, source, list(reading.extracts.values()))
     if any(extract.rows_changed or extract.rows_deleted or extract.versions for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
@@ -108,6 +110,14 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
     for remember in reading.loaded:
         remember()
     return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.findings) for one in reading.extracts.values()]
+
+
+def _told(one: Extract) -> dict[str, Any]:
+    """What the ledger keeps of one table: what was asked of which kind of server, how long that took, what came of it."""
+    return {
+        "rows_in": one.rows_read, "rows_out": one.rows_changed, "rows_deleted": one.rows_deleted, "window": one.window, "server": one.server,
+        "asked": one.asked, "seconds": round(one.seconds, 3), "bytes": one.bytes_written,
+    }  # fmt: skip
 
 
 @dataclass

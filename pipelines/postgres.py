@@ -4,14 +4,17 @@ The warehouse itself says how far each table got (`Held`), so there is no state 
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from pipelines import drift
+from pipelines.pace import Pace
 from pipelines.postgres_catalog import Plan, is_pattern, plans
 from pipelines.postgres_follow import Followed, Follower
 from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
@@ -22,6 +25,7 @@ from pipelines.raw_shape import clashing, is_same_key
 from pipelines.source import FOLDER, LOADED_AT, Duration, Extract, Held, Reading, SourceDeclaration
 from warehouse import clock
 from warehouse.declared import read
+from warehouse.errors import StepFailed
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
@@ -29,6 +33,16 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 _IDENTIFIER = r"^[^.\"]+\.[^.\"]+$"
+_EASTERNMOST, _WESTERNMOST = timedelta(hours=14), timedelta(hours=12)
+"""How far the clocks of any time zone are ahead of UTC, and behind it."""
+_UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+_SERVER = "pg_is_in_recovery() AS is_standby, pg_postmaster_start_time() AS started_at"
+_BEFORE = f"""
+SELECT clock_timestamp() AS now, least(
+    (SELECT min(xact_start) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()), (SELECT min(prepared) FROM pg_prepared_xacts)
+  ) AS oldest, pg_last_xact_replay_timestamp() AS replayed, {_SERVER}
+"""
+_NOW = f"SELECT now() AS now, {_SERVER}"
 Schedule = Literal["hourly", "daily", "weekly", "never"]
 
 
@@ -75,6 +89,8 @@ class PostgresDeclaration(SourceDeclaration):
     deletes: Schedule = "daily"
     max_deleted_share: float = Field(default=0.05, ge=0, le=1)
     log: LogOptions = LogOptions()
+    max_rows_per_second: int | None = Field(default=None, ge=1)
+    max_connections: int = Field(default=2, ge=1, le=64)
     tables: dict[str, Table] = Field(min_length=1)
 
     @field_validator("tables", mode="before")
@@ -151,30 +167,54 @@ def check_connection() -> str:
         StepFailed, UsageError: as in `postgres`.
     """
     declared = declaration()
-    with attached(declared.statement_timeout) as connection:
-        version, user = query(connection, "SELECT current_setting('server_version') AS version, current_user::text AS name")[0]
-        return f"PostgreSQL {version} as {user}, {len(plans(connection, declared.tables).plans)} declared tables readable"
+    with attached(declared.statement_timeout, declared.max_connections) as connection:
+        asked = "SELECT current_setting('server_version') AS version, current_user::text AS name, pg_is_in_recovery() AS is_standby"
+        version, user, is_standby = query(connection, asked)[0]
+        role = ", a replica" if is_standby else ""
+        return f"PostgreSQL {version} as {user}{role}, {len(plans(connection, declared.tables).plans)} declared tables readable"
 
 
 class _Snapshot:
     """One connection and one repeatable-read transaction for all tables of a run.
 
     Attributes:
-        taken_at: the earlier of the source's and our clock when the snapshot was taken.
+        server: "primary" or "standby".
+        taken_at: the earlier of the source's and our clock when the snapshot was taken; on a standby not later than what it
+            has replayed.
         settled_at: every change stamped before it is in the snapshot or was rolled back.
     """
 
     def __init__(self, declared: PostgresDeclaration, stack: ExitStack) -> None:
-        self.connection: DuckDBPyConnection = stack.enter_context(attached(declared.statement_timeout))
-        self.connection.begin()
+        self.connection: DuckDBPyConnection = stack.enter_context(attached(declared.statement_timeout, declared.max_connections))
+        self.pace = Pace(declared.max_rows_per_second) if declared.max_rows_per_second else None
+        if self.pace:
+            self.pace.bind(self.connection)
+        # Asked before the snapshot: what commits in between is in the snapshot, and what begins in between is stamped later.
         # The oldest transaction still open may have stamped rows at its beginning; where this user may not see other
         # sessions (no pg_monitor), the declared lag has to be enough.
-        oldest = "SELECT now() AS now, (SELECT min(xact_start) FROM pg_stat_activity WHERE state <> 'idle' AND pid <> pg_backend_pid()) AS oldest"
-        source_now, oldest_open = query(self.connection, oldest)[0]
+        before, oldest_open, replayed, *server = query(self.connection, _BEFORE)[0]
+        self.connection.begin()
+        source_now, *server_now = query(self.connection, _NOW)[0]
+        if server != server_now:
+            raise StepFailed(f"{SOURCE}: another server answered than a moment ago.", mend="run again")
+        self.server: Literal["primary", "standby"] = "standby" if server_now[0] else "primary"
         self.taken_at = min(source_now.astimezone(UTC), clock.now())
-        self.settled_at = self.taken_at - declared.lag
-        if oldest_open is not None:
-            self.settled_at = min(self.settled_at, oldest_open.astimezone(UTC) - timedelta(seconds=1))
+        self.settled_at = min(self.taken_at - declared.lag, before.astimezone(UTC))
+        if self.server == "primary":
+            if oldest_open is not None:
+                self.settled_at = min(self.settled_at, oldest_open.astimezone(UTC) - timedelta(seconds=1))
+            return
+        # A standby shows neither the primary's open transactions nor what it has not replayed yet, however far it is behind.
+        # What was committed up to the last commit that it replayed is there, so that is its "now": the primary was idle
+        # since, or the rest is still to come; either way the next load begins early enough. One that has replayed nothing
+        # since it started knows no time at all: then nothing counts as settled, and the next load reads more.
+        self.replayed_at = replayed.astimezone(UTC) if replayed else None
+        self.taken_at = min(self.taken_at, self.replayed_at or self.taken_at)
+        self.settled_at = min(self.settled_at, self.replayed_at - declared.lag) if self.replayed_at else _UNKNOWN
+
+    def is_behind(self, held: Held) -> bool:
+        """Whether this standby may lack what the warehouse holds already, because another server was read before."""
+        return self.server == "standby" and held.loaded_at is not None and (self.replayed_at is None or self.replayed_at < held.loaded_at)
 
 
 def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, reading: Reading, followed: Followed | None) -> Iterator[Any]:
@@ -183,15 +223,19 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
 
     from privacy.pseudonyms import keyed_name
 
+    began = time.monotonic()
     held, key = reading.held(plan.own, plan.cursor), [keyed_name(SOURCE, plan.own, column) for column in plan.primary_key]
-    extract = Extract(plan.own, reading.work / f"{len(reading.extracts)}.parquet", primary_key=key, shape=plan.shape, findings=plan.remarks)
+    extract = Extract(
+        plan.own, reading.work / f"{len(reading.extracts)}.parquet", primary_key=key, shape=plan.shape, findings=plan.remarks, server=snapshot.server
+    )
     reading.extracts[plan.own] = extract
     extract.changes = reading.changes(plan.shape, is_widening)
     if finding := drift.finding(extract.changes):
         extract.findings.append(f"{SOURCE}: {finding}")
     loaded_at = max(snapshot.taken_at, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else snapshot.taken_at
     is_reshaped = not is_same_key(held.primary_key, key) or bool(clashing(held.columns, {name: one.type for name, one in plan.readings.items()}))
-    stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at)
+    stream = Stream(snapshot.connection, plan, loaded_at, snapshot.settled_at, snapshot.pace)
+    extract.asked = stream.asked
     is_whole = is_reshaped or drift.reads_whole(extract.changes)
     changes = followed.stamped(loaded_at, snapshot.settled_at) if followed and followed.files else None
     versions = extract.file.with_suffix(".versions")
@@ -209,6 +253,7 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
     else:
         extract.rows_deleted = 0
         _query(stream, snapshot, plan, reading, extract, held, is_whole=is_whole or followed is not None)
+    extract.bytes_written, extract.seconds = extract.file.stat().st_size, time.monotonic() - began
     if plan.way == "replace":
         if not reading.is_believable(plan.own, extract.rows_read, declared.max_deleted_share):
             extract.rows_changed = 0
@@ -217,9 +262,11 @@ def _rows(snapshot: _Snapshot, plan: Plan, declared: PostgresDeclaration, readin
     # Where the thread was lost, rows may have been deleted unseen.
     is_lost = any(change.change == "table replaced" for change in extract.changes) or (followed is not None and followed.is_whole)
     is_due = is_lost or reading.deletes_due(plan.own, plan.table.deletes or declared.deletes)
-    if plan.way != "replace" and held.loaded_at and not is_reshaped and is_due:
+    # Keys that a replica does not have yet are not keys that are gone.
+    if plan.way != "replace" and held.loaded_at and not is_reshaped and not snapshot.is_behind(held) and is_due:
         keys = extract.file.with_suffix(".keys")
         stream.write_keys(keys, key)
+        extract.seconds = time.monotonic() - began
         extract.rows_deleted += reading.add_deleted(plan.own, key, keys, extract.file, loaded_at, declared.max_deleted_share)
     if extract.rows_changed or extract.rows_deleted:
         reference = reading.land(plan.own, key, extract.file)
@@ -232,6 +279,11 @@ def _query(stream: Stream, snapshot: _Snapshot, plan: Plan, reading: Reading, ex
     """Read the whole table or what changed into the extract's file, without what is known."""
     window, overlaps = _window(plan, held, is_whole=is_whole)
     extract.window = "changed rows" if window else "whole table"
+    if plan.way == "changes" and not window and snapshot.is_behind(held):
+        raise StepFailed(
+            f"{SOURCE}: {plan.relation.full_name}: the replica is behind what was loaded already, and would take the table back to an earlier state.",
+            mend="run again when it has caught up, or name the primary alone in SOURCES__POSTGRES__CREDENTIALS",
+        )
     choices = {name: column.on_unrepresentable for name, column in plan.table.columns.items()}
     refuse_unrepresentable(snapshot.connection, plan, choices, window)
     extract.rows_read = extract.rows_changed = stream.write(extract.file, window)
@@ -258,12 +310,16 @@ def _window(plan: Plan, held: Held, *, is_whole: bool) -> tuple[str, bool]:
     if cannot or plan.cursor is None or held.loaded_at is None or held.cursor is None or held.settled_at is None:
         return "", held.loaded_at is not None
     cursor, nullable = quoted(plan.cursor), plan.is_nullable(plan.cursor)
-    lag = int((held.loaded_at - held.settled_at).total_seconds())
+    lag = ceil((held.loaded_at - held.settled_at).total_seconds())
     if isinstance(held.cursor, datetime) and held.cursor.tzinfo is not None:
         overlaps = held.cursor >= held.settled_at
         bound = f"{cursor} >= {timestamp(held.settled_at)}" if overlaps else f"{cursor} > {timestamp(held.cursor)}"
     elif isinstance(held.cursor, int):
         overlaps, bound = True, f"{cursor} >= {held.cursor}"
     else:  # a timestamp without a zone or a date: nothing says how it relates to the clock, so always go back by the lag
-        overlaps, bound = True, f"{cursor} >= timestamp {literal(held.cursor.isoformat())} - interval '{lag} seconds'"
+        highest = held.cursor.isoformat()
+        if highest > (held.loaded_at + _EASTERNMOST).isoformat():  # the future, in any zone: it must not hide what changes until then
+            highest = (held.loaded_at - _WESTERNMOST).replace(tzinfo=None).isoformat()
+        begin = f"timestamp {literal(highest)} - interval '{lag} seconds'"  # of a date, the whole day
+        overlaps, bound = True, f"{cursor} >= " + (begin if isinstance(held.cursor, datetime) else f"({begin})::date")
     return bound + (f" OR {cursor} IS NULL" if nullable else ""), overlaps or nullable

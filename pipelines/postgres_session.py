@@ -62,6 +62,8 @@ def _arguments(options: str) -> dict[str, Any]:
     given, password = parameters(settings().postgres_credentials())
     given.setdefault("connect_timeout", "10")
     given.setdefault("keepalives_idle", "60")
+    if "," in given.get("host", ""):
+        given["target_session_attrs"] = "primary"  # slots and publications are there
     given["options"] = f"{given.get('options', '')} {options} {FORMATS}".strip()
     given["application_name"] = "warehouse"
     given["client_encoding"] = "UTF8"

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.pace import Pace
 from pipelines.postgres_catalog import Plan
 from pipelines.postgres_server import ATTACHED, SOURCE, explained, literal, query, quoted
 from pipelines.postgres_types import Choice, Reading
@@ -23,9 +24,12 @@ _MOST_SUSPECTS = 1_000
 class Stream:
     """The rows of one table, exact and pseudonymised, from PostgreSQL through DuckDB into a file, never through Python."""
 
-    def __init__(self, connection: "DuckDBPyConnection", plan: Plan, loaded_at: datetime, settled_at: datetime) -> None:
+    def __init__(self, connection: "DuckDBPyConnection", plan: Plan, loaded_at: datetime, settled_at: datetime, pace: Pace | None = None) -> None:
         from privacy.pseudonyms import protect
 
+        self.asked: list[str] = []
+        """What was asked of the source, for the ledger."""
+        self._pace = pace
         self._connection = connection
         self._plan = plan
         columns = {name: reading.in_duckdb.replace("{}", quoted(name)) for name, reading in plan.readings.items()}
@@ -47,10 +51,12 @@ class Stream:
     def write(self, file: Path, window: str) -> int:
         """Write the rows of a window; returns their number."""
         self._look_at_a_sample(window)
+        self.asked.append(f"SELECT {len(self._plan.readings)} columns FROM {self._plan.relation.full_name}" + (f" WHERE {window}" if window else ""))
         return self._copy(self._protected, file, window)
 
     def write_keys(self, file: Path, key: list[str]) -> int:
         """Write the keys of all rows."""
+        self.asked.append(f"SELECT {', '.join(self._plan.primary_key)} FROM {self._plan.relation.full_name}")
         return self._copy({name: self._protected[name] for name in key}, file, "")
 
     def select(self, names: list[str], window: str = "") -> tuple[str, dict[str, bytes]]:
@@ -84,7 +90,8 @@ class Stream:
         return protected.origins
 
     def _copy(self, columns: dict[str, str], file: Path, window: str) -> int:
-        return self._write(columns, self._from(window), self._parameters, file)
+        paced = f" WHERE paced(hash({quoted(next(iter(self._plan.readings)))}))" if self._pace else ""
+        return self._write(columns, self._from(window) + paced, self._parameters, file)
 
     def _write(self, columns: Mapping[str, str], relation: str, parameters: Mapping[str, bytes], file: Path) -> int:
         import duckdb
@@ -122,6 +129,8 @@ class Stream:
             sample = self._connection.execute(f"SELECT * FROM {self._from(window)} LIMIT {_SAMPLE_ROWS}").to_arrow_table()
         except duckdb.Error as error:
             raise explained(error, f"reading {self._plan.relation.full_name}") from None
+        if self._pace:
+            self._pace.take(sample.num_rows)
         refuse_undeclared(SOURCE, self._plan.own, sample)
 
 

@@ -154,6 +154,12 @@ class Extract:
     shape: Shape | None = None
     changes: list[Change] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    server: str = ""
+    """Which kind of server answered, never its name."""
+    asked: list[str] = field(default_factory=list)
+    """What it was asked, without values of rows."""
+    seconds: float = 0.0
+    bytes_written: int = 0
 
 
 class Reading(Protocol):

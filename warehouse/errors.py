@@ -1,7 +1,6 @@
 """Errors that say what is wrong, where, and how to mend it; and the scrubbing of what must not be shown."""
 
 import re
-from urllib.parse import unquote, urlsplit
 
 
 class WarehouseError(Exception):
@@ -44,6 +43,9 @@ class FindingsFound(WarehouseError):
 
 _SECRET_PAIR = re.compile(r"(?i)\b(password|passwd|pwd|token|secret|motherduck_token)\s*[=:]\s*('[^']*'|\"[^\"]*\"|[^\s,;)]+)")
 _URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/@\s]*@")
+# libpq names the server and the address it found for it; the database's own answers name ours.
+_SERVER = re.compile(r'(?i)\b(server at|server on|host(?: name)?|certificate for) "[^"]*"(?: \([0-9a-f.:]+\))?')
+_HOST_PAIR = re.compile(r"(?i)\b(host|hostaddr)=('[^']*'|[^\s'\"]+)")
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 # What must never be shown even when a library puts the offending value into its message.
 _PERSONAL = (
@@ -59,23 +61,17 @@ def mend_of(text: str, otherwise: str) -> str:
 
 
 def scrub(text: str) -> str:
-    """Take secrets, personal data and terminal codes out of a message before it is shown, logged or kept."""
-    from warehouse.settings import secret_values
+    """Take secrets, names of servers, personal data and terminal codes out of a message before it is shown, logged or kept."""
+    from warehouse.settings import secret_hosts, secret_values
 
     text = _ANSI.sub("", text)
     for secret in secret_values():
         text = text.replace(secret, "***")
+    text = _HOST_PAIR.sub(r"\1=***", _SERVER.sub(r'\1 "***"', text))
+    for host in secret_hosts():
+        text = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", "***", text, flags=re.IGNORECASE)
     text = _URL_PASSWORD.sub(r"\1***@", text)
     text = _SECRET_PAIR.sub(r"\1=***", text)
     for pattern in _PERSONAL:
         text = pattern.sub("[personal]", text)
     return text
-
-
-def password_of(url: str) -> str | None:
-    """The password inside a connection string, `scheme://user:password@host` or `key=value`, or None."""
-    if "://" in url:
-        password = urlsplit(url).password
-        return unquote(password) if password else None
-    found = re.search(r"password\s*=\s*('(?:[^'\\]|\\.)*'|\S+)", url)
-    return found.group(1).strip("'") if found else None

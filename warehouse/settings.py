@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from warehouse.errors import UsageError, password_of
+from warehouse.connection_string import hosts_of, secrets_of
+from warehouse.errors import UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 """The project's checkout: where declarations (YAML, SQL) stand."""
@@ -198,19 +199,24 @@ def reload() -> None:
 
 def secret_values() -> list[str]:
     """Every secret now in use, longest first, for scrubbing messages."""
-    found: list[str] = []
+    given = _given_secrets()
+    inside = [part for value in given for part in secrets_of(value) if len(part) > 3]
+    return sorted({*given, *inside}, key=len, reverse=True)
+
+
+def secret_hosts() -> list[str]:
+    """The names and addresses of the servers now in use, longest first, for scrubbing messages."""
+    return sorted({host for value in _given_secrets() for host in hosts_of(value)}, key=len, reverse=True)
+
+
+def _given_secrets() -> list[str]:
     try:
         now = settings()
     except UsageError:
         return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))]
-    for secret in (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.privacy.hmac_key):
-        if secret is not None and secret.get_secret_value():
-            value = secret.get_secret_value()
-            found.append(value)
-            password = password_of(value)
-            if password and len(password) > 3:
-                found.append(password)
-    return sorted(set(found), key=len, reverse=True)
+    secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.privacy.hmac_key)
+    given = [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
+    return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
 
 def _say(problem: Any) -> str:

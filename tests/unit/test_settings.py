@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from warehouse import clock, settings
-from warehouse.errors import UsageError, WarehouseError, password_of, scrub
+from warehouse.connection_string import parameters, password_of
+from warehouse.errors import UsageError, WarehouseError, scrub
 
 Setting = Callable[[str, str | None], None]
 
@@ -127,3 +128,52 @@ def test_scrubbing_keeps_what_helps() -> None:
 )
 def test_the_password_is_found_in_every_form(url: str, password: str | None) -> None:
     assert password_of(url) == password
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://u:p@h:1/d", {"user": "u", "password": "p", "host": "h", "port": "1", "dbname": "d"}),
+        ("postgresql://u:p@replica:5432,primary:5433/d", {"user": "u", "password": "p", "host": "replica,primary", "port": "5432,5433", "dbname": "d"}),
+        ("postgresql://u@a,b:5433/d", {"user": "u", "host": "a,b", "port": ",5433", "dbname": "d"}),
+        ("postgresql://u@[2001:db8::7]:5433/d", {"user": "u", "host": "2001:db8::7", "port": "5433", "dbname": "d"}),
+        ("postgresql://u@%2Fvar%2Frun/d", {"user": "u", "host": "/var/run", "dbname": "d"}),
+        ("postgresql:///d?host=/var/run&port=5433", {"host": "/var/run", "port": "5433", "dbname": "d"}),
+        ("postgresql://u:p%40%2F+@h/d?sslmode=verify-full", {"user": "u", "password": "p@/+", "host": "h", "dbname": "d", "sslmode": "verify-full"}),
+        ("postgresql://u:a@b/c@h/d", {"user": "u", "password": "a@b/c", "host": "h", "dbname": "d"}),
+        ("postgres://h?ssl=true", {"host": "h", "sslmode": "require"}),
+        (r"host=h password='it\'s' port = 5", {"host": "h", "password": "it's", "port": "5"}),
+    ],
+)
+def test_a_connection_string_is_taken_apart_as_libpq_does(text: str, expected: dict[str, str]) -> None:
+    assert parameters(text) == expected
+
+
+@pytest.mark.parametrize("text", ["postgresql://u:p@h:fifty/d", "postgresql://u:p@2001:db8::7/d", "nonsense"])
+def test_what_is_no_connection_string_is_refused_without_showing_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(has a port|is not a connection)"):
+        parameters(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'connection to server at "db.internal" (10.0.0.3), port 5432 failed: timeout expired',
+        'connection to server at "10.0.0.3", port 5432 failed',
+        'could not translate host name "db.internal" to address',
+        'server certificate for "db.internal" does not match host name "10.0.0.3"',
+        'FATAL: no pg_hba.conf entry for host "10.0.0.3", user "reader"',
+        """Unable to connect to Postgres at "host='db.internal,10.0.0.3' port='5432'": no""",
+        "somebody spoke of DB.internal:5432",
+    ],
+)
+def test_messages_are_scrubbed_of_servers(setting: Setting, text: str) -> None:
+    setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://reader:s3cr3t-word@db.internal,replica:5433/shop")
+    shown = scrub(text).lower()
+    assert "db.internal" not in shown
+    assert "10.0.0.3" not in shown
+
+
+def test_a_password_is_scrubbed_in_both_its_forms(setting: Setting) -> None:
+    setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://reader:s3cr%40t%2Fword@localhost/shop")
+    assert scrub("s3cr%40t%2Fword s3cr@t/word localhost") == "*** *** localhost"

@@ -1,0 +1,39 @@
+"""A bound on the rate at which rows are taken from a source: the reader waits, so its server waits with it."""
+
+import time
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+class Pace:
+    """At most so many rows a second, averaged since the first, over all tables and threads of a load."""
+
+    def __init__(self, rows_per_second: int) -> None:
+        self._rows_per_second = rows_per_second
+        self._lock = Lock()
+        self._free_at = 0.0
+
+    def take(self, rows: int) -> None:
+        """Wait until so many rows more may have been read."""
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + rows / self._rows_per_second
+            free_at = self._free_at
+        time.sleep(max(0.0, free_at - time.monotonic()))
+
+    def bind(self, connection: "DuckDBPyConnection") -> None:
+        """Offer SQL the function `paced(any number) -> true`, which waits; outside of a transaction.
+
+        A condition in the query, and not a slower reader behind it: so nothing else about the query differs, and each value
+        takes the same way as without a bound. DuckDB calls it once for each 2,048 rows, and reads on when it returns.
+        """
+        import pyarrow as pa
+        from duckdb.func import ARROW
+
+        def paced(rows: Any) -> Any:  # DuckDB evaluates what is annotated, where pyarrow has no name
+            self.take(len(rows))
+            return pa.repeat(pa.scalar(True), len(rows))
+
+        connection.create_function("paced", paced, ["UBIGINT"], "BOOLEAN", type=ARROW, side_effects=True)
