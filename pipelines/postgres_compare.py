@@ -279,7 +279,8 @@ class _Comparison:
     def _numbered(self, rows: str, *, held: bool, named: bool) -> str:
         """A subquery that gives each row `k` for its key and `h` for its content; `named` also the key and each column's hash."""
         columns = [self._comparable(name, held=held) for name in self._types]
-        content = f"hash({', '.join(columns) or '0'})"
+        # Of several columns DuckDB only XORs the last one's hash in: exchanged between rows it could cancel out of the sums.
+        content = f"hash(hash({', '.join(columns) or '0'}))"
         key = self._key_number(held=held) if self._key else content
         if named:
             texts = ", ".join(f"coalesce({self._as_held(name, held=held)}::VARCHAR, 'null')" for name in self._key)
