@@ -42,8 +42,8 @@ demo-reset:  ## Forget the demo company and all that was loaded from it
 test: setup  ## Run all tests
 	@$(BIN)/python -m pytest
 
-trials: setup  ## Kill 200 runs at random moments and compare what the next one makes of it
-	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_killed.py
+trials: setup  ## Kill 200 runs, and 200 times the loader alone, at random moments and compare what the next makes of it
+	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .
@@ -60,8 +60,8 @@ format: setup  ## Put Python and SQL into their layout
 bench: setup  ## Measure the bars of docs/bench.md
 	@$(BIN)/python -m tests.bench
 
-bench-postgres: setup  ## Measure loading 5 M rows beside DuckDB's own limits (about 5 minutes)
-	@$(BIN)/python -m tests.bench_postgres
+bench-postgres: setup  ## Measure loading 5 M rows beside DuckDB's own limits; WITH="--ingestr --large 20000000" for more
+	@$(BIN)/python -m tests.bench_postgres $(WITH)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock

@@ -147,8 +147,7 @@ class Hostile:
         low = chance.randint(LATE + 1, KEYS)
         return statement.format(
             n=chance.randint(1, KEYS), one=chance.randint(LATE + 3, KEYS), every=chance.choice((2, 5, 40)), turn=chance.randrange(5),
-            digit=chance.randrange(10),
-            late=LATE, low=low, high=min(low + chance.choice((5, 300)), KEYS),
+            digit=chance.randrange(10), late=LATE, low=low, high=min(low + chance.choice((5, 300)), KEYS),
         )  # fmt: skip
 
 
