@@ -129,7 +129,7 @@ def attached(statement_timeout: timedelta, max_connections: int = 2) -> Iterator
         storage.load_extension(connection, "postgres_scanner")
         text = " ".join(f"{key}='{_escaped(value)}'" for key, value in parts.items())
         try:
-            connection.execute("SET pg_pool_acquire_mode = 'wait'")  # otherwise every thread opens one, whatever the limit
+            connection.execute("SET pg_pool_acquire_mode = 'wait'")  # rather than to go over the limit
             connection.execute(f"SET pg_pool_max_connections = {max_connections}")
             connection.execute(f"ATTACH {literal(text)} AS {ATTACHED} (TYPE postgres, READ_ONLY)")
             # The scanner shares its snapshot among connections of a primary only: on a standby each would read another

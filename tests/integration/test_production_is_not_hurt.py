@@ -215,12 +215,12 @@ def test_rows_come_no_faster_than_declared_and_just_the_same(company: Company, d
         "CREATE TABLE shop.many (id uuid PRIMARY KEY, amount numeric(12,2), at timestamptz, day date, what text)",
         "INSERT INTO shop.many SELECT md5(i::text)::uuid, i / 7.0, nullif(now(), now()), 'infinity', NULL FROM generate_series(1, 20000) i",
     )
-    found, seconds = [], []
+    found: list[Any] = []
+    seconds: list[float] = []
     for bound in ("max_rows_per_second: 10000\n", ""):
         declare(f"{bound}tables:\n  shop.every:\n  shop.many:\n")
-        began = time.monotonic()
         load_postgres()
-        seconds.append(time.monotonic() - began)
+        seconds.append(kept()["many"]["seconds"])
         tables = [ask(f"DESCRIBE raw_postgres.{table}") for table in ("every", "many")]
         values = [ask(f"SELECT COLUMNS(* EXCLUDE (_loaded_at, _settled_at))::VARCHAR FROM raw_postgres.{table} ORDER BY id") for table in ("every", "many")]
         found.append((tables, values))
@@ -228,7 +228,7 @@ def test_rows_come_no_faster_than_declared_and_just_the_same(company: Company, d
         ask("DROP TABLE raw_postgres.many")
     assert found[0] == found[1]
     assert len(found[0][1][1]) == 20_000
-    assert seconds[0] >= 2
+    assert seconds[0] > 2.9  # the 20,000 rows, and 10,000 of them before, as a sample
     assert seconds[0] > seconds[1] + 1
 
 
@@ -262,6 +262,7 @@ def test_clocks_that_differ_lose_nothing(company: Company, declare: Declare, mon
     declare("tables:\n  shop.orders:\n")
     monkeypatch.setattr(clock, "now", lambda: datetime.now(UTC) + timedelta(hours=hours))
     load_postgres()
+    assert ask("SELECT max(_loaded_at) FROM raw_postgres.orders")[0][0] <= min(clock.now(), datetime.now(UTC))
     for turn in ("a", "b", "c"):
         company.execute(f"UPDATE shop.orders SET status = '{turn}', updated_at = now() WHERE id = 7")
         load_postgres()
