@@ -101,8 +101,9 @@ def company_of(server: Server, name: str, template: str = DATABASE) -> Iterator[
 # Imports once, then forks: each run is a process of its own that need not spend two seconds on imports.
 FORKS = """
 import importlib, json, os, signal, sys, threading, time
-import cli.main, cli.run, duckdb, dlt, sqlmesh, pyarrow.parquet
-import monitoring.check, pipelines.postgres, pipelines.load, privacy.pseudonyms, serving.publish, transform.build, transform.report, warehouse.ledger
+import cli.main, cli.run, duckdb, dlt, pandas, sqlmesh, pyarrow.dataset, pyarrow.parquet
+import monitoring.check, pipelines.load, pipelines.merge_destination, pipelines.postgres, privacy.pseudonyms, serving.publish
+import transform.build, transform.report, warehouse.ledger
 from warehouse import settings
 
 
