@@ -213,10 +213,14 @@ def settle(source: str, connection: "DuckDBPyConnection") -> Recovered:
 
 
 def mark_known(source: str, connection: "DuckDBPyConnection") -> list[str]:
-    """Mark the landed packages that were loaded but whose process died before it could say so; returns their load ids."""
+    """Mark the landed packages that were loaded but whose process died before it could say so; returns their load ids.
+
+    A load of several tables that was killed between them, on a machine that is lost, is in some of them: those rows are
+    known now and will not be read again, so the landing zone has to keep them.
+    """
     unmarked = landing.unsettled(source)
     known = raw.load_ids(connection, source) if unmarked else set()
-    marked = [package for package in unmarked if package.load_id in known]
+    marked = [package for package in unmarked if package.load_id in known or raw.holds(connection, source, package.table, package.file)]
     for package in marked:
         landing.mark_loaded(package)
     return [package.load_id for package in marked]

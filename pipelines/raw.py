@@ -180,6 +180,16 @@ def merge_within(connection: "DuckDBPyConnection", source: str, table: str, key:
     connection.execute(f"INSERT INTO {table_name} BY NAME {rows}", parameters)
 
 
+def holds(connection: "DuckDBPyConnection", source: str, table: str, file: Path) -> bool:
+    """Whether a landed file was merged and nothing after it: its one time of load is in the table; an empty file left it empty."""
+    if LOADED_AT not in columns(connection, source, table):
+        return False
+    table_name, brought = name_of(source, table), f"(SELECT max({LOADED_AT}) FROM read_parquet($file))"
+    sql = f"SELECT CASE WHEN {brought} IS NULL THEN count(*) = 0 ELSE coalesce(bool_or({LOADED_AT} = {brought}), false) END FROM {table_name}"
+    row = connection.execute(sql, {"file": str(file)}).fetchone()
+    return bool(row and row[0])
+
+
 def load_ids(connection: "DuckDBPyConnection", source: str) -> set[str]:
     """The loads of a source that dlt has recorded as complete."""
     if not columns(connection, source, "_dlt_loads"):

@@ -100,9 +100,10 @@ def company_of(server: Server, name: str, template: str = DATABASE) -> Iterator[
 
 # Imports once, then forks: each run is a process of its own that need not spend two seconds on imports.
 FORKS = """
-import importlib, json, os, signal, sys, threading
-import cli.main, cli.run, duckdb, dlt, sqlmesh, pyarrow.parquet
-import monitoring.check, pipelines.postgres, pipelines.load, privacy.pseudonyms, serving.publish, transform.build, transform.report, warehouse.ledger
+import importlib, json, os, signal, sys, threading, time
+import cli.main, cli.run, duckdb, dlt, pandas, sqlmesh, pyarrow.dataset, pyarrow.parquet
+import monitoring.check, pipelines.load, pipelines.merge_destination, pipelines.postgres, privacy.pseudonyms, serving.publish
+import transform.build, transform.report, warehouse.ledger
 from warehouse import settings
 
 
@@ -146,11 +147,19 @@ def happens(what, place, when, turn):
     around(place, lambda: count("before"), lambda: count("after"))
 
 
-def traces(file, places):
+def traces(file, places, dies_in, dies_after):
     # Each call of these functions leaves a line when it begins and one when it has ended, and the lines outlive a kill.
     trace = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+    killer = threading.Timer(dies_after or 0, os.kill, (os.getpid(), signal.SIGKILL))
+    killer.daemon = True
+
+    def note(sign, name):
+        os.write(trace, f"{sign}{name} {time.monotonic()}\\n".encode())
+        if (sign, name) == ("+", dies_in) and not killer.ident:
+            killer.start()
+
     for name, place in places.items():
-        around(place, lambda name=name: os.write(trace, f"+{name}\\n".encode()), lambda name=name: os.write(trace, f"-{name}\\n".encode()))
+        around(place, lambda name=name: note("+", name), lambda name=name: note("-", name))
 
 
 for line in sys.stdin:
@@ -162,7 +171,7 @@ for line in sys.stdin:
         os.environ.update(order["settings"])
         settings.reload()
         signal.alarm(120)
-        traces(order["trace"], order["traced"])
+        traces(order["trace"], order["traced"], order["dies_in"], order["dies_after"])
         if order["dies"]:
             happens(lambda: os.kill(os.getpid(), signal.SIGKILL), *order["dies"])
         if order["fills"]:
@@ -175,7 +184,7 @@ for line in sys.stdin:
             code = ended.code
         sys.stdout.flush()
         os._exit(code)  # what the imports left for the end belongs to the process that imported
-    timer = threading.Timer(order["dies_after"] or 3600, os.kill, (process, signal.SIGKILL))
+    timer = threading.Timer(order["dies_after"] if order["dies_after"] and not order["dies_in"] else 3600, os.kill, (process, signal.SIGKILL))
     timer.start()
     _, status = os.waitpid(process, 0)
     timer.cancel()
@@ -201,16 +210,24 @@ class Forks:
         )
 
     def warehouse(
-        self, home: Home, *arguments: str, dies: Point | None = None, dies_after: float | None = None, fills: Point | None = None, **environment: str
+        self,
+        home: Home,
+        *arguments: str,
+        dies: Point | None = None,
+        dies_after: float | None = None,
+        dies_in: str = "",
+        fills: Point | None = None,
+        **environment: str,
     ) -> Ran:
-        """Run `warehouse …`; at `dies` or after `dies_after` seconds the process is killed, at `fills` it fills the disk.
+        """Run `warehouse …`; at `dies` or `dies_after` it is killed, at `fills` it fills the disk. An empty value unsets a setting.
 
-        An empty value unsets a setting.
+        Args:
+            dies_after: seconds from its start, or from the first call of the traced function `dies_in`.
         """
         given = {name: value for name, value in (home.settings | environment).items() if value}
         order = {
-            "settings": given, "arguments": arguments, "dies": dies, "dies_after": dies_after, "fills": fills, "out": str(self._out), "err": str(self._err),
-            "trace": str(self._trace), "traced": self._traced,
+            "settings": given, "arguments": arguments, "dies": dies, "dies_after": dies_after, "dies_in": dies_in, "fills": fills,
+            "out": str(self._out), "err": str(self._err), "trace": str(self._trace), "traced": self._traced,
         }  # fmt: skip
         self._pipe(self._process.stdin).write(json.dumps(order) + "\n")
         self._pipe(self._process.stdin).flush()
@@ -219,9 +236,15 @@ class Forks:
 
     def calls_when_it_ended(self) -> tuple[set[str], set[str]]:
         """The traced functions of the last run that had begun, and those of them that had not ended when the process did."""
-        lines = Counter(self._trace.read_text().splitlines())
+        lines = Counter(line.split()[0] for line in self._trace.read_text().splitlines())
         begun = {line[1:] for line in lines if line.startswith("+")}
         return begun, {name for name in begun if lines[f"+{name}"] > lines[f"-{name}"]}
+
+    def seconds_in(self, name: str) -> float:
+        """How long the first call of a traced function took in the last run, which was not killed."""
+        lines = [line.split() for line in self._trace.read_text().splitlines()]
+        began, ended = (next(float(at) for what, at in lines if what == f"{sign}{name}") for sign in "+-")
+        return ended - began
 
     def close(self) -> None:
         """End the process that forks."""

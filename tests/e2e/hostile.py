@@ -9,6 +9,7 @@ import hmac
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -107,48 +108,75 @@ KEYS = 900
 """Most rows of a table."""
 
 
-@dataclass
 class Hostile:
-    """The source, and the transaction that it keeps open."""
+    """The source, its clock, and the transaction that it keeps open.
 
-    company: Company
-    open: Any = None
+    Attributes:
+        clock: an hour later whenever something changed.
+    """
+
+    def __init__(self, company: Company) -> None:
+        self.clock = datetime.now(UTC) + timedelta(days=1)
+        self._company = company
+        self._connection = psycopg2.connect(company.owner_url)
+        self._connection.autocommit = True
+        self._open: Any = None
+        self._rows: dict[str, Counter[Row]] = {}
 
     def fill(self) -> None:
         """Make the tables and their first rows."""
-        self.company.execute(SCHEMA, INSERTS.format(low=1, high=KEYS * 2 // 3, n=1), NOTES[0].format(every=50))
+        self._execute(SCHEMA + INSERTS.format(low=1, high=KEYS * 2 // 3, n=1) + NOTES[0].format(every=50))
 
     def live(self, chance: random.Random) -> None:
         """Some random statements, each a transaction; then perhaps end the transaction that stayed open, and perhaps leave another one open."""
-        for _ in range(chance.randint(2, 6)):
-            kind = chance.choice((UPDATES, UPDATES, KEY_CHANGES, DELETES, NOTES, (INSERTS,)))
-            self.company.execute(self._filled(chance.choice(kind), chance))
-        if self.open is not None and chance.random() < 0.5:
-            (self.open.rollback if chance.random() < 0.3 else self.open.commit)()
-            self.close()
-        if self.open is None and chance.random() < 0.6:
-            self.open = psycopg2.connect(self.company.owner_url)
-            with self.open.cursor() as cursor:
+        for _ in range(chance.randint(3, 9)):
+            kind = chance.choice((UPDATES, UPDATES, UPDATES, KEY_CHANGES, DELETES, NOTES, (INSERTS,)))
+            self._execute(_filled(chance.choice(kind), chance))
+        if self._open is not None and chance.random() < 0.5:
+            (self._open.rollback if chance.random() < 0.3 else self._open.commit)()
+            self._open.close()
+            self._open = None
+        if self._open is None and chance.random() < 0.6:
+            self._open = psycopg2.connect(self._company.owner_url)
+            with self._open.cursor() as cursor:
                 for statement in chance.sample(STAYS_OPEN, 4):
-                    cursor.execute(self._filled(statement, chance))
+                    cursor.execute(_filled(statement, chance))
+
+    def rows(self) -> dict[str, "Counter[Row]"]:
+        """What it answers itself, each row as it must be found in the warehouse."""
+        if not self._rows:
+            self._rows = {name: Counter(table.pseudonymised(row) for row in self._ask(table.in_postgres)) for name, table in TABLES.items()}
+        return self._rows
+
+    def now(self) -> float:
+        """What time its server has, in seconds."""
+        return float(self._ask("SELECT extract(epoch FROM clock_timestamp())")[0][0])
 
     def close(self) -> None:
-        """End the connection of the open transaction; what it did not commit is gone."""
-        if self.open is not None:
-            self.open.close()
-            self.open = None
+        """End its connections; what was not committed is gone."""
+        for connection in (self._open, self._connection):
+            if connection is not None:
+                connection.close()
 
-    def rows(self) -> "dict[str, Counter[Row]]":
-        """What it answers itself, each row as it must be found in the warehouse."""
-        return {name: Counter(table.pseudonymised(row) for row in self.company.rows(table.in_postgres)) for name, table in TABLES.items()}
+    def _execute(self, statements: str) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statements)
+        self._rows = {}
+        self.clock += timedelta(hours=1)
 
-    @staticmethod
-    def _filled(statement: str, chance: random.Random) -> str:
-        low = chance.randint(LATE + 1, KEYS)
-        return statement.format(
-            n=chance.randint(1, KEYS), one=chance.randint(LATE + 3, KEYS), every=chance.choice((2, 5, 40)), turn=chance.randrange(5),
-            digit=chance.randrange(10), late=LATE, low=low, high=min(low + chance.choice((5, 300)), KEYS),
-        )  # fmt: skip
+    def _ask(self, query: str) -> list[Row]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(query)
+            rows: list[Row] = cursor.fetchall()
+            return rows
+
+
+def _filled(statement: str, chance: random.Random) -> str:
+    low = chance.randint(LATE + 1, KEYS)
+    return statement.format(
+        n=chance.randint(1, KEYS), one=chance.randint(LATE + 3, KEYS), every=chance.choice((2, 5, 40)), turn=chance.randrange(5),
+        digit=chance.randrange(10), late=LATE, low=low, high=min(low + chance.choice((5, 300)), KEYS),
+    )  # fmt: skip
 
 
 _WAYS = {

@@ -13,8 +13,8 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,21 +48,22 @@ class Warehouse:
     """A home of the loader, and what it must know by now."""
 
     home: Home
+    source: Hostile
     forks: Forks
     seen: Seen = field(default_factory=Seen)
-    turn: datetime = field(default_factory=lambda: datetime.now(UTC) + timedelta(days=1))
 
-    def load(self, source: Hostile, dies_after: float | None = None) -> Ran:
-        """One load. Its clock stands an hour after that of the last good load, so that keys are due to be compared."""
-        self.seen.reads(source.rows())
-        return self._warehouse("load", dies_after)
+    def killed_load(self, dies_after: float, dies_in: str) -> list[str]:
+        """A load killed after some seconds (of its process, or of a stage); returns where it was then, nothing when it had already ended."""
+        self.seen.reads(self.source.rows())
+        ran = self._warehouse("load", dies_after, dies_in)
+        assert ran.code in (0, -signal.SIGKILL), ran.err
+        return [_moment(self.forks)] if ran.code else []
 
-    def good_load(self, source: Hostile) -> list[str]:
-        """Load to the end; returns how the raw tables differ from the source, and moves the clock on."""
-        ran = self.load(source)
-        now = source.company.rows("SELECT extract(epoch FROM clock_timestamp())::float8")[0][0]
-        self.turn += timedelta(hours=1)
-        return self.seen.differences(self.home.folder, source.rows(), now) if ran.code == 0 else [ran.err]
+    def good_load(self) -> list[str]:
+        """Load to the end; returns how the raw tables differ from the source."""
+        self.seen.reads(self.source.rows())
+        ran = self._warehouse("load")
+        return self.seen.differences(self.home.folder, self.source.rows(), self.source.now()) if ran.code == 0 else [ran.err]
 
     def rebuild(self) -> list[str]:
         """Rebuild from the landing zone; returns the tables that changed by it."""
@@ -79,9 +80,11 @@ class Warehouse:
             ran = self._warehouse("rebuild")
             assert ran.code == 0, ran.err
 
-    def _warehouse(self, verb: str, dies_after: float | None = None) -> Ran:
-        given = {"WAREHOUSE_NOW": self.turn.isoformat(), "SOURCES__POSTGRES__CREDENTIALS": self.home.company.owner_url}  # who sees its own transactions
-        return self.forks.warehouse(self.home, verb, "postgres", dies_after=dies_after, **given)
+    def _warehouse(self, verb: str, dies_after: float | None = None, dies_in: str = "") -> Ran:
+        # The clock moves on by an hour whenever the source changes and stands otherwise: keys are due to be compared when rows
+        # may have vanished, and a killed load must not have used that up. The owner sees its own open transactions.
+        given = {"WAREHOUSE_NOW": self.source.clock.isoformat(), "SOURCES__POSTGRES__CREDENTIALS": self.home.company.owner_url}
+        return self.forks.warehouse(self.home, verb, "postgres", dies_after=dies_after, dies_in=dies_in, **given)
 
     def _content(self) -> dict[str, list[Any]]:
         with duckdb.connect(str(self.home.folder / "warehouse.duckdb"), read_only=True) as connection:
@@ -105,48 +108,43 @@ def test_a_killed_load_is_made_good_by_the_next(
     """Two warehouses load one source: the landing zone of the first is never lost, that of the second whenever its machine is."""
     moments: Counter[str] = Counter()
     killed_trials = 0
-    with company_of(company_server, f"hostile_{os.getpid()}", template="template0") as company:
-        source = Hostile(company)
+    with company_of(company_server, f"hostile_{os.getpid()}", template="template0") as company, closing(Hostile(company)) as source:
         source.fill()
-        lasting, fleeting = (Warehouse(Home(tmp_path / name, company), traced_forks) for name in ("lasting", "fleeting"))
-        source.live(random.Random(SEED))
-        for warehouse in (lasting, fleeting):
-            assert warehouse.good_load(source) == []
+        lasting, fleeting = (Warehouse(Home(tmp_path / name, company), source, traced_forks) for name in ("lasting", "fleeting"))
+        for warehouse in (fleeting, lasting):
+            assert warehouse.good_load() == []
         source.live(random.Random(SEED))
         began = time.monotonic()
-        assert lasting.good_load(source) == []
-        seconds = time.monotonic() - began
+        assert lasting.good_load() == []
+        # Uniform over the whole process, and as often over its last part, which writes the tables and is short.
+        durations = {"": time.monotonic() - began, "load": traced_forks.seconds_in("load")}
         for number in range(TRIALS * 2):
             if killed_trials == TRIALS:
                 break
             chance = random.Random(f"{SEED}:{number}")
             warehouse = fleeting if number % 3 == 2 else lasting
-            what = f"trial {number} of seed {SEED}: "
             source.live(chance)
-            kills = 0
+            what = []
             for _ in range(chance.choice((1, 1, 1, 2, 2, 3))):
-                ran = warehouse.load(source, dies_after=chance.uniform(0, seconds))
-                assert ran.code in (0, -signal.SIGKILL), (what, ran.err)
-                if ran.code:
-                    kills += 1
-                    moments[_moment(traced_forks)] += 1
-                    what += _moment(traced_forks) + ", "
-                loss = chance.choice(("nothing", "nothing", "nothing", "nothing", "the machine", "the machine", "the warehouse"))
-                if loss != "nothing":
-                    what += f"lost {loss}, "
+                dies_in = chance.choice(list(durations))
+                what += [f"killed in {moment}" for moment in warehouse.killed_load(chance.uniform(0, durations[dies_in]), dies_in)]
+                loss = chance.choice((None, None, None, None, "machine", "machine", "warehouse"))
+                if loss:
+                    what.append(f"lost the {loss}")
                     forget_the_machine(warehouse.home.folder)
                     if warehouse is fleeting:
                         shutil.rmtree(warehouse.home.folder / "landing", ignore_errors=True)
-                    elif loss == "the warehouse":
+                    elif loss == "warehouse":
                         warehouse.lose_all_but_the_landing_zone()
                 if chance.random() < 0.3:
                     source.live(chance)
-            assert warehouse.good_load(source) == [], what
+            assert warehouse.good_load() == [], (number, what)
             if warehouse is lasting and number % REBUILT_EVERY == 0:
-                assert warehouse.rebuild() == [], what
-            killed_trials += kills > 0
+                assert warehouse.rebuild() == [], (number, what)
+            kills = [one.removeprefix("killed in ") for one in what if one.startswith("killed")]
+            moments.update(kills)
+            killed_trials += bool(kills)
         assert lasting.rebuild() == []
-        source.close()
     assert killed_trials == TRIALS
     assert moments["merge"] + moments["settle: merge"] > TRIALS // 40
     bound = f"at most {1 - 0.05 ** (1 / killed_trials):.1%} do, with 95 % confidence"

@@ -1,6 +1,8 @@
 """Loading PostgreSQL: exact, incremental, pseudonymised, kept in the landing zone."""
 
 import re
+import shutil
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import Company
 
-from pipelines import landing, load, rebuild, source
+from pipelines import landing, load, raw, rebuild, source
 from warehouse import ledger, settings, storage
 from warehouse.errors import StepFailed, UsageError, WarehouseError
 
@@ -324,3 +326,30 @@ def test_an_open_transaction_that_may_be_seen_holds_the_window_back(company: Com
         slow.commit()
     load_postgres()
     assert ask("SELECT status FROM raw_postgres.orders WHERE id = 9") == [("slow",)]
+
+
+def test_what_reached_one_of_two_tables_before_the_machine_was_lost_is_kept_for_a_rebuild(
+    company: Company, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_postgres()
+    company.execute("UPDATE shop.users SET segment = 'x', updated_at = now() WHERE id = 1", "UPDATE shop.orders SET status = 'x', updated_at = now()")
+    merge = raw.merge
+
+    def merge_users_alone(connection: Any, source_name: str, table: str, *others: Any) -> None:
+        if table == "orders":
+            time.sleep(1)
+            raise OSError(5, "Input/output error")
+        merge(connection, source_name, table, *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw, "merge", merge_users_alone)
+        with pytest.raises(StepFailed):
+            load_postgres()
+    changed = "SELECT (SELECT count(*) FROM raw_postgres.users WHERE segment = 'x'), (SELECT count(*) FROM raw_postgres.orders WHERE status = 'x')"
+    assert ask(changed) == [(1, 0)]
+    shutil.rmtree(home / "dlt")
+    load_postgres()
+    assert ask(changed) == [(1, FIRST_ORDERS)]
+    with ledger.run("rebuild postgres") as run:
+        rebuild.rebuild("postgres", run)
+    assert ask(changed) == [(1, FIRST_ORDERS)]
