@@ -73,7 +73,7 @@ def load(source: str, run: Run) -> list[Loaded]:
             settled = settle(source, connection)
             if settled.finished or settled.set_aside:
                 step.detail["recovered"] = {"finished": settled.finished, "set_aside": settled.set_aside}
-            loaded = _load(source, connection, work, run)
+            loaded = _load_in_passes(source, connection, work, run)
             step.rows_in = sum(table.rows_read for table in loaded)
             step.rows_out = sum(table.rows_written for table in loaded)
             step.detail["tables"] = {table.table: {"rows_in": table.rows_read, "rows_out": table.rows_written} for table in loaded}
@@ -91,10 +91,25 @@ def due(source: str) -> bool:
     return last is None or clock.now() - last >= INTERVALS[common(source).schedule] * 0.9
 
 
-def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -> list[Loaded]:
+def _load_in_passes(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -> list[Loaded]:
+    """Load until the source wants no further pass; each pass is in the warehouse before the next one reads."""
+    memory: dict[str, Any] = {}
+    sums: dict[str, Loaded] = {}
+    more = True
+    while more:
+        loaded, more = _load(source, connection, work, run, memory)
+        for one in loaded:
+            known = sums.setdefault(one.table, one)
+            if known is not one:
+                known.rows_read, known.rows_written = known.rows_read + one.rows_read, known.rows_written + one.rows_written
+                known.rows_deleted, known.refused = known.rows_deleted + one.rows_deleted, known.refused or one.refused
+    return list(sums.values())
+
+
+def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, memory: dict[str, Any]) -> tuple[list[Loaded], bool]:
     pipeline = open_pipeline(source, connection)
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
-        reading = _Reading(source, connection, work, stack, run)
+        reading = _Reading(source, connection, work, stack, run, memory)
         pipeline.extract(_source(source)(reading))
     if any(extract.rows_changed or extract.rows_deleted for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
@@ -102,7 +117,8 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run) -
         pipeline.abort_packages()  # an empty package: nothing to load
     for extract in reading.extracts.values():
         raw.prepare(connection, source, extract.name, extract.file)  # an empty table becomes an empty table
-    return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.refused) for one in reading.extracts.values()]
+    every = [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.refused) for one in reading.extracts.values()]
+    return every, reading.more
 
 
 @dataclass
@@ -114,7 +130,9 @@ class _Reading:
     work: Path
     open: ExitStack
     run: Run
+    memory: dict[str, Any]
     extracts: dict[str, Extract] = field(default_factory=dict)
+    more: bool = False
 
     def held(self, table: str, cursor: str | None) -> Held:
         return raw.held(self.connection, self.source, table, cursor)
@@ -133,10 +151,10 @@ class _Reading:
                 return 0
             return step.rows_out
 
-    def land(self, table: str, key: list[str], file: Path) -> Path:
+    def land(self, table: str, key: list[str], file: Path, newest_by: str | None = None) -> Path:
         import dlt
 
-        package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key)
+        package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key, newest_by)
         reference = file.with_suffix(".jsonl")
         reference.write_text(json.dumps({"landed": str(package.folder)}))
         return reference

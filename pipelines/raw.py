@@ -128,11 +128,11 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     return vanished
 
 
-def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> None:
+def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path, newest_by: str | None = None) -> None:
     """Replace the rows of a file's keys by the rows of the file (all rows, when there is no key), all or none.
 
     Columns that the table has and the file has not (dropped from the source, or kept at a change of type) keep what each
-    row held. Doing it twice is the same as doing it once.
+    row held. Doing it twice is the same as doing it once. With `newest_by`, a row held whose value there is higher stays.
     """
     table_name = name_of(source, table)
     prepare(connection, source, table, file)
@@ -147,14 +147,22 @@ def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[s
             connection.execute(f"DELETE FROM {table_name}")
         elif not is_empty:
             same = " AND ".join(f't."{name}" = f."{name}"' for name in key)
+            arrives = "read_parquet($file)"
+            if newest_by:
+                arrives = f'(SELECT f.* FROM read_parquet($file) f ANTI JOIN {table_name} t ON {same} AND t."{newest_by}" > f."{newest_by}")'
+                rows = f"SELECT * FROM {arrives}"
+                connection.execute(f"CREATE OR REPLACE TEMP TABLE _newer AS {rows}", parameters)
+                arrives, rows, parameters = "_newer", "SELECT * FROM _newer", {}
             if kept:
                 carried = ", ".join(f't."{name}"' for name in kept)
                 connection.execute(
-                    f"CREATE OR REPLACE TEMP TABLE _arriving AS SELECT f.*, {carried} FROM read_parquet($file) f LEFT JOIN {table_name} t ON {same}", parameters
+                    f"CREATE OR REPLACE TEMP TABLE _arriving AS SELECT f.*, {carried} FROM {arrives} f LEFT JOIN {table_name} t ON {same}", parameters
                 )
                 rows, parameters = "SELECT * FROM _arriving", {}
             keys = ", ".join(f'"{name}"' for name in key)
-            connection.execute(f"DELETE FROM {table_name} AS t USING (SELECT {keys} FROM read_parquet($file)) AS f WHERE {same}", {"file": str(file)})
+            connection.execute(
+                f"DELETE FROM {table_name} AS t USING (SELECT {keys} FROM {arrives}) AS f WHERE {same}", {} if newest_by else {"file": str(file)}
+            )
         connection.execute(f"INSERT INTO {table_name} BY NAME {rows}", parameters)
         connection.commit()
     except BaseException:

@@ -43,7 +43,8 @@ def _replace(connection: "DuckDBPyConnection", source: str, kept: dict[str, list
     try:
         for table, packages in kept.items():
             key = ", ".join(f'"{name}"' for name in packages[-1].primary_key)
-            newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {LOADED_AT} DESC) = 1" if key else ""
+            order = ", ".join(f'"{name}" DESC' for name in (packages[-1].newest_by, LOADED_AT) if name)
+            newest = f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY {order}) = 1" if key else ""
             files = packages if key else packages[-1:]  # without a key each package replaced the one before
             connection.execute(
                 f"CREATE OR REPLACE TABLE {raw.name_of(source, table)} AS SELECT * FROM read_parquet($files, union_by_name = true) {newest}",
