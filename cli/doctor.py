@@ -28,7 +28,8 @@ def examine() -> None:
         _look(what, at)
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
-            ("PostgreSQL", _postgres), ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
+            ("PostgreSQL", _postgres), ("Stripe", _stripe),
+            ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
         )
     ]  # fmt: skip
     tables.show("doctor", ("part", "is", "says"), [(one.what, "well" if one.is_well else "WRONG", one.said) for one in results])
@@ -102,6 +103,12 @@ def _postgres() -> str:
 
     start_if_needed()
     return check_connection()
+
+
+def _stripe() -> str:
+    from pipelines.stripe import check_connection
+
+    return check_connection() if settings().is_configured("stripe") else "not configured; SOURCES__STRIPE__STRIPE_SECRET_KEY is not set"
 
 
 def _warehouse() -> str:

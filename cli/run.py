@@ -29,6 +29,10 @@ def run_everything(*, only_due: bool) -> None:
         start_if_needed()
         refused: list[str] = []
         for source in sources():
+            if not settings().is_configured(source):
+                with run.step("load", source) as step:
+                    step.status, step.detail["why"] = "skipped", "not configured"
+                continue
             if only_due and not due(source):
                 with run.step("load", source) as step:
                     step.status, step.detail["why"] = "skipped", "not due"

@@ -54,6 +54,8 @@ def _run_row(run: dict[str, Any], writing: bool) -> tuple[Any, ...]:
 
 
 def _source_row(one: dict[str, Any]) -> tuple[Any, ...]:
+    if not settings().is_configured(one["source"]) and not one["loaded_at"]:
+        return one["source"], one["schedule"], "never", "", "not configured"
     verdict = "fresh" if one["is_fresh"] else f"older than {one['limit']}"
     return one["source"], one["schedule"], one["loaded_at"] or "never", one["age"] or "", verdict
 

@@ -26,7 +26,10 @@ _NOTES = ".unsettled"
 
 @dataclass(frozen=True)
 class Package:
-    """One package of one table: `file` holds `rows` rows, as merged by `primary_key`; `schema` is name -> Arrow type."""
+    """One package of one table: `file` holds `rows` rows, as merged by `primary_key`, the row with the highest `newest_by` winning.
+
+    `schema` is name -> Arrow type.
+    """
 
     source: str
     table: str
@@ -37,6 +40,7 @@ class Package:
     sha256: str
     primary_key: list[str]
     schema: dict[str, str]
+    newest_by: str | None = None
 
     @property
     def is_loaded(self) -> bool:
@@ -44,7 +48,7 @@ class Package:
         return (self.folder / LOADED).exists()
 
 
-def keep(source: str, table: str, load_id: str, file: Path, primary_key: list[str]) -> Package:
+def keep(source: str, table: str, load_id: str, file: Path, primary_key: list[str], newest_by: str | None = None) -> Package:
     """Put a Parquet file into the landing zone with its manifest; a repetition of the same package changes nothing.
 
     The folder appears whole, by one rename, or not at all.
@@ -68,7 +72,7 @@ def keep(source: str, table: str, load_id: str, file: Path, primary_key: list[st
     schema = metadata.schema.to_arrow_schema()
     manifest = {
         "source": source, "table": table, "load_id": load_id, "file": kept.name, "rows": metadata.num_rows, "sha256": sha256(kept),
-        "primary_key": primary_key, "schema": [{"name": field.name, "type": str(field.type)} for field in schema],
+        "primary_key": primary_key, "newest_by": newest_by, "schema": [{"name": field.name, "type": str(field.type)} for field in schema],
         "written_at": clock.now().isoformat(),
     }  # fmt: skip
     write_atomically(incoming / MANIFEST, json.dumps(manifest, indent=2) + "\n", mode=0o444)
@@ -127,6 +131,7 @@ def read(folder: Path) -> Package:
         return Package(
             content["source"], content["table"], content["load_id"], folder, folder / content["file"], content["rows"],
             content["sha256"], content["primary_key"], {column["name"]: column["type"] for column in content["schema"]},
+            content.get("newest_by"),
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise StepFailed(f"the manifest of {folder} cannot be read: {error}", mend="restore the landing zone from a backup") from None

@@ -73,7 +73,7 @@ def load(source: str, run: Run) -> list[Loaded]:
             settled = settle(source, connection)
             if settled.finished or settled.set_aside:
                 step.detail["recovered"] = {"finished": settled.finished, "set_aside": settled.set_aside}
-            loaded = _load(source, connection, work, run, step)
+            loaded = _load_in_passes(source, connection, work, run, step)
             step.rows_in = sum(table.rows_read for table in loaded)
             step.rows_out = sum(table.rows_written for table in loaded)
             return loaded
@@ -90,14 +90,29 @@ def due(source: str) -> bool:
     return last is None or clock.now() - last >= INTERVALS[common(source).schedule] * 0.9
 
 
-def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, step: Step) -> list[Loaded]:
+def _load_in_passes(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, step: Step) -> list[Loaded]:
+    """Load until the source wants no further pass; each pass is in the warehouse before the next one reads."""
+    memory: dict[str, Any] = {}
+    sums: dict[str, Loaded] = {}
+    more = True
+    while more:
+        loaded, more = _load(source, connection, work, run, step, memory)
+        for one in loaded:
+            known = sums.setdefault(one.table, one)
+            if known is not one:
+                known.rows_read, known.rows_written = known.rows_read + one.rows_read, known.rows_written + one.rows_written
+                known.rows_deleted, known.findings = known.rows_deleted + one.rows_deleted, known.findings + one.findings
+    return list(sums.values())
+
+
+def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, step: Step, memory: dict[str, Any]) -> tuple[list[Loaded], bool]:
     pipeline = open_pipeline(source, connection)
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
-        reading = _Reading(source, connection, work, stack, run)
+        reading = _Reading(source, connection, work, stack, run, memory)
         try:
             pipeline.extract(_source(source)(reading))
         finally:
-            step.detail["tables"] = {one.name: _told(one) for one in reading.extracts.values()}
+            step.detail["tables"] = step.detail.get("tables", {}) | {one.name: _told(one) for one in reading.extracts.values()}
     kept = drift.kept_before(connection, source, list(reading.extracts.values()))
     if any(extract.rows_changed or extract.rows_deleted or extract.versions for extract in reading.extracts.values()):
         _finish(source, pipeline, connection)
@@ -106,10 +121,11 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
     for extract in reading.extracts.values():
         if extract.file.exists() and raw_shape.is_empty(connection, source, extract.name):
             raw_shape.fit(connection, source, extract.name, extract.primary_key, extract.file)  # an empty table becomes an empty table
-    step.detail["schema_changes"] = drift.record(connection, source, list(reading.extracts.values()), kept, run.run_id)
+    step.detail["schema_changes"] = step.detail.get("schema_changes", []) + drift.record(connection, source, list(reading.extracts.values()), kept, run.run_id)
     for remember in reading.loaded:
         remember()
-    return [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.findings) for one in reading.extracts.values()]
+    every = [Loaded(source, one.name, one.rows_read, one.rows_changed, one.rows_deleted, one.window, one.findings) for one in reading.extracts.values()]
+    return every, reading.more
 
 
 def _told(one: Extract) -> dict[str, Any]:
@@ -129,8 +145,10 @@ class _Reading:
     work: Path
     open: ExitStack
     run: Run
+    memory: dict[str, Any]
     extracts: dict[str, Extract] = field(default_factory=dict)
     loaded: list[Callable[[], None]] = field(default_factory=list)
+    more: bool = False
 
     def known(self) -> list[Shape]:
         return drift.known(self.connection, self.source)
@@ -177,10 +195,10 @@ class _Reading:
             return changed, 0
         return changed, deleted
 
-    def land(self, table: str, key: list[str], file: Path) -> Path:
+    def land(self, table: str, key: list[str], file: Path, newest_by: str | None = None) -> Path:
         import dlt
 
-        package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key)
+        package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key, newest_by)
         reference = file.with_name(f"{file.name}.jsonl")
         reference.write_text(json.dumps({"landed": str(package.folder)}))
         return reference

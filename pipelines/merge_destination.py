@@ -45,4 +45,4 @@ class _MergeLandedFile(RunnableLoadJob, HasFollowupJobs):  # type: ignore[misc] 
     def run(self) -> None:
         package = landing.read(Path(json.loads(Path(self._file_path).read_text())["landed"]))
         with self._job_client.sql_client.native_connection.cursor() as connection:
-            raw.merge(connection, package.source, package.table, package.primary_key, package.file)
+            raw.merge(connection, package.source, package.table, package.primary_key, package.file, package.newest_by)

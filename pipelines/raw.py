@@ -137,21 +137,22 @@ def _too_much(source: str, table: str, vanished: int, present: int) -> str:
     return f"{source}: {vanished:,} of {present:,} rows of {table} vanished from the source at once; nothing was marked as deleted."
 
 
-def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> None:
+def merge(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path, newest_by: str | None = None) -> None:
     """Replace the rows of a file's keys by the rows of the file (all rows, when there is no key), all or none.
 
     The table is created or fitted in the same transaction (`raw_shape.fit`). Doing it twice is the same as doing it once.
+    With `newest_by`, a row held whose value there is higher stays.
     """
     connection.begin()
     try:
-        merge_within(connection, source, table, key, [file])
+        merge_within(connection, source, table, key, [file], newest_by)
         connection.commit()
     except BaseException:
         connection.rollback()
         raise
 
 
-def merge_within(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], files: list[Path]) -> None:
+def merge_within(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], files: list[Path], newest_by: str | None = None) -> None:
     """`merge`, inside the caller's transaction, of files of one shape; what counts is the last version of each key among them.
 
     Columns that the table has and the files have not (dropped from the source, or kept at a change of type) keep what each
@@ -164,19 +165,25 @@ def merge_within(connection: "DuckDBPyConnection", source: str, table: str, key:
     kept = [name for name in columns(connection, source, table) if name.lower() not in present]
     arriving = {"files": [str(file) for file in files]}
     was_empty = is_empty(connection, source, table)
-    newest = f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {LOADED_AT} DESC) = 1" if len(files) > 1 else ""
+    order = ", ".join(f'"{name}" DESC' for name in (newest_by, LOADED_AT) if name)
+    newest = f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1" if len(files) > 1 else ""
     rows, parameters = f"SELECT * FROM read_parquet($files){newest}", arriving
+    replaced = "read_parquet($files)"
     if not was_empty and not key:
         connection.execute(f"DELETE FROM {table_name}")
     elif not was_empty:
         same = " AND ".join(f't."{name}" = f."{name}"' for name in key)
+        if newest_by:
+            newer = f'SELECT f.* FROM ({rows}) f ANTI JOIN {table_name} t ON {same} AND t."{newest_by}" > f."{newest_by}"'
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE _newer AS {newer}", parameters)
+            replaced, rows, parameters, arriving = "_newer", "SELECT * FROM _newer", {}, {}
         if kept:
             carried = ", ".join(f't."{name}"' for name in kept)
             connection.execute(
                 f"CREATE OR REPLACE TEMP TABLE _arriving AS SELECT f.*, {carried} FROM ({rows}) f LEFT JOIN {table_name} t ON {same}", parameters
             )
             rows, parameters = "SELECT * FROM _arriving", {}
-        connection.execute(f"DELETE FROM {table_name} AS t USING (SELECT {keys} FROM read_parquet($files)) AS f WHERE {same}", arriving)
+        connection.execute(f"DELETE FROM {table_name} AS t USING (SELECT {keys} FROM {replaced}) AS f WHERE {same}", arriving)
     connection.execute(f"INSERT INTO {table_name} BY NAME {rows}", parameters)
 
 

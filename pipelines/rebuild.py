@@ -48,8 +48,8 @@ def _replace(connection: "DuckDBPyConnection", source: str, kept: dict[str, list
         for table, packages in kept.items():
             for old in [table, *raw_shape.set_aside(connection, source, table)]:
                 connection.execute(f"DROP TABLE IF EXISTS {raw_shape.name_of(source, old)}")
-            for key, alike in groupby(packages, key=lambda package: (package.primary_key, package.schema)):
-                raw.merge_within(connection, source, table, key[0], [package.file for package in alike])
+            for key, alike in groupby(packages, key=lambda package: (package.primary_key, package.schema, package.newest_by)):
+                raw.merge_within(connection, source, table, key[0], [package.file for package in alike], key[2])
             row = connection.execute(f"SELECT count(*) FROM {raw_shape.name_of(source, table)}").fetchone()
             rows[table] = int(row[0]) if row else 0
         connection.commit()

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
@@ -14,6 +14,8 @@ from warehouse.declared import read
 from warehouse.errors import UsageError
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from pipelines.raw_changes import Changes
 
 FOLDER = Path(__file__).parent
@@ -189,6 +191,13 @@ class Reading(Protocol):
     def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
         """Add to a file, with `_deleted_at`, the rows held whose key is not among the source's keys; returns how many."""
 
+    connection: "DuckDBPyConnection"
+    """The warehouse, to ask what it holds."""
+    memory: dict[str, Any]
+    """Empty at the beginning of a load and kept through its passes."""
+    more: bool
+    """Set by a source that wants another pass, begun when what it has read so far is in the warehouse."""
+
     def is_believable(self, table: str, rows: int, most: float) -> bool:
         """Whether so few rows may replace a table without a key; a finding is added to its extract when not."""
 
@@ -204,7 +213,7 @@ class Reading(Protocol):
         When more than a share would be deleted, nothing is, and a finding is added to the table's extract.
         """
 
-    def land(self, table: str, key: list[str], file: Path) -> Path:
+    def land(self, table: str, key: list[str], file: Path, newest_by: str | None = None) -> Path:
         """Keep a file in the landing zone; returns the small file that refers to it, for dlt to carry."""
 
     def deletes_due(self, table: str, schedule: str) -> bool:

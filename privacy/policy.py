@@ -87,7 +87,7 @@ def refuse_undeclared(source: str, table: str, batch: pa.Table) -> None:
     for column in batch.column_names:
         if column in known:
             continue
-        kind = _by_name(column)
+        kind = kind_by_name(column)
         because = "its name"
         if kind is None:
             kind = _by_values(batch.column(column))
@@ -106,7 +106,8 @@ def undeclared(source: str, table: str, column: str, kind: str, because: str) ->
     )
 
 
-def _by_name(column: str) -> PersonalClass | None:
+def kind_by_name(column: str) -> PersonalClass | None:
+    """The class of personal data that a name stands for; None when it looks like none."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column).lower()
     for kind, pattern in _NAME_PATTERNS.items():
         if pattern.search(snake):

@@ -4,7 +4,7 @@ Every setting is listed in `.env.example`; a test keeps the two together.
 """
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,11 +28,21 @@ class PostgresSettings(BaseModel):
     credentials: SecretStr | None = None
 
 
+class StripeSettings(BaseModel):
+    """How to reach Stripe, and since when."""
+
+    model_config = ConfigDict(extra="forbid")
+    stripe_secret_key: SecretStr | None = None
+    base_url: str = "https://api.stripe.com"
+    start_date: date | None = None
+
+
 class SourcesSettings(BaseModel):
     """One entry per source that needs settings, named like its module in `pipelines/`."""
 
     model_config = ConfigDict(extra="forbid")
     postgres: PostgresSettings = PostgresSettings()
+    stripe: StripeSettings = StripeSettings()
 
 
 class PrivacySettings(BaseModel):
@@ -139,6 +149,27 @@ class Settings(BaseSettings):
             )
         return given
 
+    def is_configured(self, source: str) -> bool:
+        """Whether a source has its secret; one without it is left out of `warehouse run`. PostgreSQL is never left out."""
+        return source != "stripe" or bool(self._stripe())
+
+    def _stripe(self) -> str:
+        given = self.sources.stripe.stripe_secret_key
+        return given.get_secret_value() if given else ""
+
+    def stripe_secret_key(self) -> str:
+        """The key of Stripe's API.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        if not self._stripe():
+            raise UsageError(
+                "SOURCES__STRIPE__STRIPE_SECRET_KEY is not set: no Stripe account to load from.",
+                mend="export a restricted key that may read everything, or write it into .env",
+            )
+        return self._stripe()
+
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
 
@@ -214,7 +245,7 @@ def _given_secrets() -> list[str]:
         now = settings()
     except UsageError:
         return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))]
-    secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.privacy.hmac_key)
+    secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.sources.stripe.stripe_secret_key, now.privacy.hmac_key)
     given = [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
