@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import drift, landing, raw, raw_changes, raw_shape
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
-from pipelines.source import INTERVALS, Change, Extract, Held, Reading, Shape, common, sources
+from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Reading, Shape, common, sources
 from warehouse import clock, ledger, storage
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, UsageError
@@ -162,8 +162,8 @@ class _Reading:
     def held(self, table: str, cursor: str | None) -> Held:
         return raw.held(self.connection, self.source, table, cursor)
 
-    def without_known(self, table: str, key: list[str], file: Path) -> int:
-        return raw.without_known(self.connection, self.source, table, key, file)
+    def without_known(self, table: str, key: list[str], file: Path, cursor: str | None = None, highest: CursorValue | None = None) -> int:
+        return raw.without_known(self.connection, self.source, table, key, file, cursor, highest)
 
     def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
         with self.run.step("compare keys", f"{self.source}.{table}") as step:

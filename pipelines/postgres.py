@@ -291,7 +291,7 @@ def _query(stream: Stream, snapshot: _Snapshot, plan: Plan, reading: Reading, ex
     if not plan.is_key_proved and extract.primary_key:
         refuse_doubled_keys(snapshot.connection, plan, extract.primary_key, extract.file)
     if overlaps and extract.rows_read:
-        extract.rows_changed = reading.without_known(plan.own, extract.primary_key, extract.file)
+        extract.rows_changed = reading.without_known(plan.own, extract.primary_key, extract.file, plan.cursor, held.cursor)
 
 
 def _lacks(plan: Plan, held: Held) -> bool:

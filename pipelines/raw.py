@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.raw_shape import clashing, columns, file_columns, fit, is_empty, is_same_key, key_of, lost_without_key, name_of
-from pipelines.source import DELETED_AT, LOADED_AT, SETTLED_AT, Held
+from pipelines.source import DELETED_AT, LOADED_AT, SETTLED_AT, CursorValue, Held
 from warehouse.errors import FindingsFound
 
 if TYPE_CHECKING:
@@ -35,10 +35,16 @@ def count(connection: "DuckDBPyConnection", file: Path) -> int:
     return int(row[0]) if row else 0
 
 
-def without_known(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> int:
+def without_known(
+    connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path, cursor: str | None = None, highest: CursorValue | None = None
+) -> int:
     """Drop from a file the rows that the raw table holds in exactly the same form; returns how many are left.
 
     Without a key the rows count as known only all together: when both hold the same, each as often.
+
+    Args:
+        cursor: a column whose highest value held is known: rows of the file beyond it cannot be held, and are not looked for.
+        highest: that value.
     """
     arriving, present = file_columns(connection, file), columns(connection, source, table)
     compared = [name for name in arriving if name not in (LOADED_AT, SETTLED_AT)]
@@ -53,11 +59,18 @@ def without_known(connection: "DuckDBPyConnection", source: str, table: str, key
         return count(connection, file) if row and row[0] else 0
     same = [f'r."{name}" = f."{name}"' for name in key]
     same += [f'r."{name}" IS NOT DISTINCT FROM f."{name}"' for name in compared if name not in key]
+    table_name, known = name_of(source, table), f"{name_of(source, table)} r ON {' AND '.join(same)}"
+    if cursor in arriving and highest is not None:
+        suspects = f'(SELECT * FROM read_parquet($file) WHERE "{cursor}" <= $highest OR "{cursor}" IS NULL)'
+        keys = ", ".join(f'f."{name}"' for name in key)
+        sql = f"CREATE OR REPLACE TEMP TABLE _known AS SELECT {keys} FROM {table_name} r JOIN {suspects} f ON {' AND '.join(same)}"
+        connection.execute(sql, {"file": str(file), "highest": highest})
+        if connection.execute("SELECT 1 FROM _known LIMIT 1").fetchone() is None:
+            return count(connection, file)
+        known = f"_known r ON {' AND '.join(same[: len(key)])}"
     changed = file.with_suffix(".changed")
     connection.execute(
-        f"COPY (SELECT f.* FROM read_parquet($file) f ANTI JOIN {name_of(source, table)} r ON {' AND '.join(same)}) "
-        f"TO '{_sql_path(changed)}' (FORMAT parquet, COMPRESSION zstd)",
-        {"file": str(file)},
+        f"COPY (SELECT f.* FROM read_parquet($file) f ANTI JOIN {known}) TO '{_sql_path(changed)}' (FORMAT parquet, COMPRESSION zstd)", {"file": str(file)}
     )
     changed.replace(file)
     return count(connection, file)

@@ -30,6 +30,9 @@ DELETED_AT = "_deleted_at"
 
 OWN_COLUMNS = (LOADED_AT, SETTLED_AT, DELETED_AT)
 
+CursorValue = datetime | date | int
+"""What may say how far a table got."""
+
 INTERVALS = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -90,7 +93,7 @@ class Held:
     """
 
     columns: dict[str, str] = field(default_factory=dict)
-    cursor: datetime | date | int | None = None
+    cursor: CursorValue | None = None
     loaded_at: datetime | None = None
     settled_at: datetime | None = None
     rows: int = 0
@@ -185,8 +188,11 @@ class Reading(Protocol):
     def held(self, table: str, cursor: str | None) -> Held:
         """What the warehouse holds of a raw table."""
 
-    def without_known(self, table: str, key: list[str], file: Path) -> int:
-        """Drop from a file the rows that the raw table holds in exactly the same form; returns how many are left."""
+    def without_known(self, table: str, key: list[str], file: Path, cursor: str | None = None, highest: CursorValue | None = None) -> int:
+        """Drop from a file the rows that the raw table holds in exactly the same form; returns how many are left.
+
+        No row beyond the highest cursor held is looked for, where that is given.
+        """
 
     def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
         """Add to a file, with `_deleted_at`, the rows held whose key is not among the source's keys; returns how many."""

@@ -101,7 +101,7 @@ def cast(source):
     file = home / "cast.parquet"
     if what == "native cast":
         return write(source, file, "source.public.casts", {name: name for name in ["id", *given["read"]]})
-    plan = plans(source, {"public.casts": pipelines.postgres.Table(exclude=given["exclude"])})[0]
+    plan = plans(source, {"public.casts": pipelines.postgres.Table(exclude=given["exclude"])}).plans[0]
     refuse_unrepresentable(source, plan, {}, "")
     rows = Stream(source, plan, clock.now(), clock.now())._from("")
     write(source, file, rows, {name: reading.in_duckdb.replace("{}", name) for name, reading in plan.readings.items()})
