@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from pipelines import drift
 from pipelines.pace import Pace
 from pipelines.postgres_catalog import Plan, is_pattern, plans
-from pipelines.postgres_follow import Followed, Follower
+from pipelines.postgres_follow import Followed, Follower, slot_state
 from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
 from pipelines.postgres_stream import Stream, refuse_doubled_keys, refuse_unrepresentable, timestamp
 from pipelines.postgres_types import Choice, is_widening
@@ -171,7 +171,8 @@ def check_connection() -> str:
         asked = "SELECT current_setting('server_version') AS version, current_user::text AS name, pg_is_in_recovery() AS is_standby"
         version, user, is_standby = query(connection, asked)[0]
         role = ", a replica" if is_standby else ""
-        return f"PostgreSQL {version} as {user}{role}, {len(plans(connection, declared.tables).plans)} declared tables readable"
+        readable = f"PostgreSQL {version} as {user}{role}, {len(plans(connection, declared.tables).plans)} declared tables readable"
+    return readable + slot_state(declared)
 
 
 class _Snapshot:

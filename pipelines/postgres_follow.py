@@ -152,6 +152,17 @@ class Follower:
             self._reading.follow({})
 
 
+def slot_state(declared: "PostgresDeclaration") -> str:
+    """How much log the source keeps for the slot, in words for `warehouse doctor`; nothing where no table follows it."""
+    if not any(table.changes == "log" for table in declared.tables.values()):
+        return ""
+    health = Log(declared.log.slot, declared.log.publication, declared.statement_timeout).health()
+    if not health.exists:
+        return f"; the replication slot {declared.log.slot} is not there yet, the next load makes it"
+    kept = (health.retained_bytes or 0) // 1_000_000
+    return f"; for the replication slot {declared.log.slot} the source keeps {kept:,} of {declared.log.max_wal_mb:,} MB of log ({health.wal_status})"
+
+
 def visible_in(snapshot: str) -> Callable[[int], bool]:
     """Whether a transaction, by the 32 bits of its id that the log has, is visible in `pg_current_snapshot()`'s text.
 

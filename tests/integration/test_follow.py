@@ -11,7 +11,7 @@ from conftest import Company
 
 from demo.company import OWNER, READER
 from pipelines import load, raw_changes, rebuild
-from pipelines.postgres import declaration
+from pipelines.postgres import check_connection, declaration
 from pipelines.postgres_follow import visible_in
 from pipelines.postgres_log import Log
 from pipelines.postgres_session import session
@@ -243,6 +243,12 @@ def test_without_the_right_to_replicate_no_slot_is_made(company: Company, declar
 )  # fmt: skip
 def test_ids_wrap_around(snapshot: str, xid: int, is_visible: bool) -> None:
     assert visible_in(snapshot)(xid) is is_visible
+
+
+def test_the_doctor_says_how_much_log_is_kept(things: Company) -> None:
+    assert f"for the replication slot {slot_of(things)} the source keeps 0 of 5,000 MB of log (reserved)" in check_connection()
+    Log(slot_of(things), "warehouse").drop_slot()
+    assert "is not there yet" in check_connection()
 
 
 def test_deletion_is_dated_by_its_commit(things: Company) -> None:
