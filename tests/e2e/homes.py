@@ -203,7 +203,7 @@ class Forks:
         self._process = subprocess.Popen(
             [sys.executable, "-c", FORKS],
             cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout)},
+            env={**os.environ, "PYTHONPATH": str(checkout), "MAX_FORK_WORKERS": "1"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
