@@ -131,7 +131,9 @@ def test_runs_and_steps_are_recorded_in_the_warehouse_as_status_tells_them(story
     recorded = [(step["run_id"], step["step"], step["item"], step["status"], step["rows_in"], step["rows_out"], True) for run in told for step in run["steps"]]
     assert sorted(steps, key=str) == sorted(recorded, key=str)
     for run in told:
-        steps_run = [step for step in run["steps"] if step["step"] != "compare keys"]
+        left_out = [(step["step"], step["item"]) for step in run["steps"] if step["status"] == "skipped"]
+        assert left_out == [("load", "stripe")]  # it has no key in this company
+        steps_run = [step for step in run["steps"] if step["step"] != "compare keys" and step["status"] != "skipped"]
         assert [(step["step"], step["item"], step["status"]) for step in steps_run] == [(*step, "succeeded") for step in STEPS]
     first = story.first
     assert (first.step("load")["rows_in"], first.step("load")["rows_out"]) == (93_229, 93_229)
@@ -140,7 +142,7 @@ def test_runs_and_steps_are_recorded_in_the_warehouse_as_status_tells_them(story
 
 def test_status_tells_that_the_source_is_fresh_and_where_to_read(story: Story) -> None:
     told = json.loads(story.home.warehouse("status", "--json").out)
-    assert [(source["source"], source["is_fresh"]) for source in told["sources"]] == [("postgres", True)]
+    assert [(source["source"], source["is_fresh"]) for source in told["sources"]] == [("postgres", True), ("stripe", False)]
     assert told["read_copy"] == str(story.home.folder / "published" / "warehouse.duckdb")
     assert told["writing_now"] is False
 
