@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
@@ -15,9 +15,13 @@ import pytest
 from demo import box
 from demo.company import DATABASE, OWNER, READER
 from demo.server import Server
+from warehouse import ledger, storage
 from warehouse import settings as settings_module
 from warehouse.errors import WarehouseError
 from warehouse.settings import ROOT
+
+if TYPE_CHECKING:
+    from pipelines.load import Loaded
 
 KEY = "a key of the tests, longer than thirty-two characters"
 WAREHOUSE = Path(sys.executable).parent / "warehouse"
@@ -51,6 +55,20 @@ class Company:
         with closing(psycopg2.connect(self.owner_url)) as connection, connection, connection.cursor() as cursor:
             cursor.execute(query)
             return cursor.fetchall()
+
+
+def load_postgres() -> "dict[str, Loaded]":
+    """Load in this process; returns what was loaded, by table."""
+    from pipelines.load import load
+
+    with ledger.run("load postgres") as run:
+        return {one.table: one for one in load("postgres", run)}
+
+
+def ask(query: str) -> list[tuple[Any, ...]]:
+    """What the warehouse of this test answers."""
+    with storage.open_warehouse() as connection:
+        return connection.execute(query).fetchall()
 
 
 @pytest.fixture

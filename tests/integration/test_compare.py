@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from conftest import Company, call
+from conftest import Company, ask, call
 from integration.test_types import EXACT, TYPES
 
 from pipelines import load, source
 from pipelines.compare import Difference, TableComparison, compare
-from warehouse import ledger, storage
+from warehouse import ledger
 from warehouse.errors import StepFailed, UsageError, WarehouseError
 
 Declare = Callable[[str], None]
@@ -25,11 +24,6 @@ def load_postgres() -> None:
 def compared(*tables: str) -> dict[str, TableComparison]:
     with ledger.run("compare postgres") as run:
         return {one.table: one for one in compare("postgres", tables, run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 def counts(one: TableComparison) -> tuple[int, int, int, int]:

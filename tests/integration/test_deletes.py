@@ -4,21 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Company
+from conftest import Company, ask, load_postgres
 
-from pipelines import landing, load, rebuild
-from warehouse import ledger, storage
+from pipelines import landing, rebuild
+from warehouse import ledger
 from warehouse.errors import StepFailed
-
-
-def load_postgres() -> dict[str, load.Loaded]:
-    with ledger.run("load postgres") as run:
-        return {one.table: one for one in load.load("postgres", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 @pytest.fixture

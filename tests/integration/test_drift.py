@@ -4,24 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Company
+from conftest import Company, ask, load_postgres
 
 from monitoring.schema_changes import schema_changes
-from pipelines import load, rebuild
+from pipelines import rebuild
 from warehouse import clock, ledger, storage
 from warehouse.errors import WarehouseError
 
 DECLARED = "deletes: never\ntables:\n  shop.things:\n  shop.notes:\n"
-
-
-def load_postgres() -> dict[str, load.Loaded]:
-    with ledger.run("load postgres") as run:
-        return {one.table: one for one in load.load("postgres", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 def recorded() -> list[tuple[Any, ...]]:

@@ -7,28 +7,18 @@ from typing import Any
 
 import psycopg2
 import pytest
-from conftest import Company
+from conftest import Company, ask, load_postgres
 
 from demo.company import OWNER, READER
-from pipelines import load, raw_changes, rebuild
+from pipelines import raw_changes, rebuild
 from pipelines.postgres import check_connection, declaration
 from pipelines.postgres_follow import visible_in
 from pipelines.postgres_log import Log
 from pipelines.postgres_session import session
-from warehouse import ledger, storage
+from warehouse import ledger
 from warehouse.errors import WarehouseError
 
 BY_LOG = "deletes: never\nlog:\n  slot: {slot}\n  publication: warehouse\n  max_wal_mb: {most}\ntables:\n  shop.things:\n    changes: log\n"
-
-
-def load_postgres() -> dict[str, load.Loaded]:
-    with ledger.run("load postgres") as run:
-        return {one.table: one for one in load.load("postgres", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 def held(columns: str = "id, amount::VARCHAR, label") -> list[tuple[Any, ...]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Company
+from conftest import Company, ask, load_postgres
 
 from pipelines import landing, load, raw, rebuild, source
 from warehouse import ledger, settings, storage
@@ -17,16 +17,6 @@ from warehouse.errors import StepFailed, UsageError, WarehouseError
 
 FIRST_ORDERS = 69_659
 USERS = 23_570
-
-
-def load_postgres() -> dict[str, load.Loaded]:
-    with ledger.run("load postgres") as run:
-        return {one.table: one for one in load.load("postgres", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 def orders_of_raw() -> list[tuple[Any, ...]]:

@@ -12,32 +12,21 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from conftest import Company, call
+from conftest import Company, ask, call, load_postgres
 from integration.servers import Certificates, catch_up, rows, standby_of, tls_in_front_of
 from integration.test_types import EXACT, TYPES
 
 from demo.company import READER
 from demo.server import Server
-from pipelines import load
 from pipelines.postgres import check_connection
 from pipelines.postgres_stream import Stream
-from warehouse import clock, ledger, storage
+from warehouse import clock, ledger
 from warehouse.errors import StepFailed, UsageError, WarehouseError, scrub
 
 Setting = Callable[[str, str | None], None]
 Declare = Callable[[str], None]
 Fails = Callable[..., WarehouseError]
 CREDENTIALS = "SOURCES__POSTGRES__CREDENTIALS"
-
-
-def load_postgres() -> dict[str, load.Loaded]:
-    with ledger.run("load postgres") as run:
-        return {one.table: one for one in load.load("postgres", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 def kept() -> dict[str, Any]:

@@ -4,14 +4,11 @@ import math
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any
 from uuid import UUID
 
 import pytest
-from conftest import Company
+from conftest import Company, ask, load_postgres
 
-from pipelines import load
-from warehouse import ledger, storage
 from warehouse.errors import StepFailed, WarehouseError
 
 # type, value in SQL, the type in the warehouse, and the value as text there (None: PostgreSQL's own text)
@@ -70,16 +67,6 @@ TYPES = (
     "CREATE DOMAIN shop.deep AS shop.price",
     "CREATE TYPE shop.pair AS (a integer, b text)",
 )
-
-
-def load_postgres() -> dict[str, load.Loaded]:
-    with ledger.run("load postgres") as run:
-        return {one.table: one for one in load.load("postgres", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 @pytest.mark.parametrize("by_query", [False, True], ids=["scanner", "query"])
