@@ -9,7 +9,7 @@ from pipelines.postgres_catalog import Plan
 from pipelines.postgres_changes import Chunk
 from pipelines.postgres_server import SOURCE, literal, quoted
 from pipelines.postgres_session import session
-from pipelines.postgres_types import LAST_TIMESTAMP, CatalogColumn, Choice, reading_of
+from pipelines.postgres_types import LAST_TIMESTAMP, CatalogColumn, Choice, decimal_of_text, reading_of
 from pipelines.raw_changes import OP
 from warehouse.errors import StepFailed
 
@@ -26,7 +26,6 @@ _AS_LOGGED = {
     "point", "line", "lseg", "box", "path", "polygon", "circle", "bit", "varbit", "money", "name", "xml", "oid", "xid", "xid8", "pg_lsn",
 }  # fmt: skip
 _CAST = {"int2", "int4", "int8", "float4", "float8", "uuid", "time"}
-_DECIMAL_TEXT = r"-?[0-9]{1,%d}(\.[0-9]{0,%d}0*)?"
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,7 @@ def _is_as_logged(column: CatalogColumn) -> bool:
 def _decimal(here: str, kind: str) -> tuple[str, str]:
     """The value, null where the type cannot hold it exactly, and whether that is so."""
     precision, scale = (int(number) for number in kind.removeprefix("DECIMAL(").rstrip(")").split(","))
-    fits = f"regexp_full_match({here}, '{_DECIMAL_TEXT % (max(precision - scale, 1), scale)}')"
-    value = f"CASE WHEN {fits} THEN TRY_CAST({here} AS {kind}) END"
+    value = decimal_of_text(here, precision, scale)
     return value, f"{here} IS NOT NULL AND {value} IS NULL"
 
 

@@ -14,6 +14,8 @@ Choice = Literal["error", "null", "text"]
 LAST_TIMESTAMP = "294246-12-31"
 """DuckDB counts microseconds in 64 bits and ends in January 294247; PostgreSQL goes on for 30 years."""
 _MOST_DIGITS = 38
+_FEW_DIGITS = 18
+"""What DuckDB keeps in 64 bits."""
 _DEFAULT_SCALE = 9
 # The scanner and Parquet give these exactly, with the type on the right in the warehouse.
 _NATIVE = {
@@ -52,6 +54,7 @@ class Reading:
             counterpart in that type; None when there are none.
         fails_in_stream: whether DuckDB itself notices such a value while it reads, so that nobody need look for it.
         arrives_as: what such a value becomes, when it is always the same one: only rows with it need be looked at.
+        as_null: SQL for DuckDB in place of `in_duckdb` that gives null for such a value; None when only PostgreSQL can tell.
     """
 
     in_postgres: str | None
@@ -60,6 +63,7 @@ class Reading:
     unrepresentable: str | None = None
     fails_in_stream: bool = False
     arrives_as: str | None = None
+    as_null: str | None = None
 
     @property
     def is_text(self) -> bool:
@@ -79,10 +83,21 @@ def reading_of(column: CatalogColumn, choice: Choice = "error") -> Reading:
         return exact
     if choice == "text":
         return Reading("{}::text", "{}", "VARCHAR")
+    if exact.as_null is not None:
+        return Reading(exact.in_postgres, exact.as_null, exact.type)
     value = f"CASE WHEN {exact.unrepresentable} THEN NULL ELSE {exact.in_postgres or '{}'} END"
     if exact.arrives_as is not None:  # CASE forgets the precision, and without one the scanner gives DOUBLE
         value = f"({value})::{exact.type.replace('DECIMAL', 'numeric')}"
     return Reading(value, exact.in_duckdb, exact.type)
+
+
+def decimal_of_text(text: str, precision: int, scale: int) -> str:
+    """DuckDB SQL that gives a DECIMAL of PostgreSQL's text of a numeric (SQL, too): null where the type cannot hold it exactly."""
+    digits = f"CASE WHEN strpos({text}, '.') > 0 THEN rtrim({text}, '0') ELSE {text} END"
+    value = f"TRY_CAST({digits} AS DECIMAL({precision},{scale}))"
+    if precision > _FEW_DIGITS >= scale:  # DuckDB takes two hundred times as long for more than 18 digits
+        value = f"coalesce(TRY_CAST({digits} AS DECIMAL({_FEW_DIGITS},{scale}))::DECIMAL({precision},{scale}), {value})"
+    return f"CASE WHEN strpos({text}, '.') = 0 OR length({digits}) - strpos({text}, '.') <= {scale} THEN {value} END"
 
 
 def is_widening(before: str, after: str) -> bool:
@@ -139,7 +154,11 @@ def _numeric(column: CatalogColumn) -> Reading:
     special = "{}::text IN ('NaN', 'Infinity', '-Infinity')"
     # The order matters: nothing may be computed with an infinity.
     too_much = f"CASE WHEN {special} THEN true ELSE {{}} <> trunc({{}}, {scale}) OR abs({{}}) >= power(10::numeric, {_MOST_DIGITS - scale}) END"
-    return Reading("{}::text", f"{{}}::{kind}", kind, too_much)
+    # PostgreSQL takes ten times as long to find such a value as to send all of them, so DuckDB tells by the text.
+    held = decimal_of_text("{}", _MOST_DIGITS, scale)
+    highest = f"'{'9' * (_MOST_DIGITS - scale)}.{'9' * scale}'::{kind}"
+    stream = f"CASE WHEN {{}} IS NOT NULL THEN coalesce({held}, {highest}) END"
+    return Reading("{}::text", stream, kind, too_much, arrives_as=highest, as_null=held)
 
 
 def _timestamp(column: CatalogColumn) -> Reading:

@@ -136,6 +136,13 @@ def _held(reading: Reading, name: str, columns: str, keys: list[str], key: str =
     return reading.connection.execute(f'SELECT {columns} FROM raw_stripe.{name} WHERE "{key}" IN (SELECT unnest($keys))', {"keys": keys}).fetchall()
 
 
+def _full(batches: Batches) -> Iterator[Batches]:
+    """The batches, emptied, when they hold enough to be loaded."""
+    if sum(len(batch.objects) for batch in batches.values()) >= _BATCH:
+        yield dict(batches)
+        batches.clear()
+
+
 class _Account:
     """What is to be read, batch by batch; each is in the warehouse before the next is asked for."""
 
@@ -177,9 +184,7 @@ class _Account:
             for bounds in ranges:
                 for page, at in self._client.pages(self._declared.path(name), **{**self._since(), **table.parameters, **bounds}):
                     self._add(batches, name, page, at)
-                    if sum(len(batch.objects) for batch in batches.values()) >= _BATCH:
-                        yield batches
-                        batches = {}
+                    yield from _full(batches)
         if batches:
             yield batches
 
@@ -210,7 +215,7 @@ class _Account:
     def _events(self, since: datetime, cursor: datetime | None) -> Iterator[Batches]:
         """Days of events, oldest first; their objects are in the warehouse before they are."""
         batches, events = self._followed(), Batch()
-        fetched: dict[tuple[str, str], datetime] = {}
+        fetched = {(name, thing["id"]): at for name, batch in batches.items() for thing, at in batch.objects}
         begin = since
         while begin <= self._now:
             end = min(begin + timedelta(days=1), self._now + timedelta(seconds=1))
@@ -221,10 +226,11 @@ class _Account:
                 known = {row[0] for row in _held(self._reading, "events", "id", [event["id"] for event in page])}
                 new += [event for event in page if event["id"] not in known]
                 settled = min(settled, at)
-            self._touched(batches, new, fetched)
-            events.objects += [(self._without_personal(event), settled) for event in new if event["id"] not in {one["id"] for one, _ in events.objects}]
-            if sum(len(batch.objects) for batch in batches.values()) >= _BATCH:
-                yield batches
+            yield from self._touched(batches, new, fetched)
+            events.objects += [(self._without_personal(event), settled) for event in new]
+            if len(events.objects) >= _BATCH:
+                if batches:
+                    yield batches
                 yield {"events": events}
                 batches, events = {}, Batch()
             begin = begin + timedelta(days=1)
@@ -236,23 +242,29 @@ class _Account:
         if events.objects or events.again:
             yield {"events": events}
 
-    def _touched(self, batches: Batches, events: list[Object], fetched: dict[tuple[str, str], datetime]) -> None:
+    def _touched(self, batches: Batches, events: list[Object], fetched: dict[tuple[str, str], datetime]) -> Iterator[Batches]:
+        """Fetch what the events are about, each thing once; what is yielded is taken out of the batches."""
         touched: dict[tuple[str, str], list[Object]] = {}
         for event in events:
             thing = event["data"]["object"]
             table = self._declared.table_of(thing.get("object", ""))
             if table and thing.get("id"):
                 touched.setdefault((table, thing["id"]), []).append(event)
+        read = {}
+        for table in {table for table, _ in touched}:
+            keys = [key for of, key in touched if of == table]
+            read |= {(table, key): read_at for key, read_at in _held(self._reading, table, f"id, {SETTLED_AT}", keys)}
         for (table, key), about in touched.items():
-            read_at = fetched.get((table, key)) or next((row[0] for row in _held(self._reading, table, SETTLED_AT, [key])), None)
+            read_at = fetched.get((table, key)) or read.get((table, key))
             newest = max(event["created"] for event in about)
             is_known = read_at is not None and read_at > (instant(newest) or self._now) + _SKEW
             if is_known:
                 continue
             fetched[table, key] = clock.now()
             deletions = [event for event in about if event["type"].endswith(".deleted") and event["type"] != "customer.subscription.deleted"]
-            last = deletions[-1] if deletions else about[-1]
+            last = max(deletions or about, key=lambda event: event["created"])
             self._fetch(batches, table, key, instant(last["created"]) or self._now, last["data"]["object"] if self._is_pinned(last) else None)
+            yield from _full(batches)
 
     def _is_pinned(self, event: Object) -> bool:
         return bool(event.get("api_version") == self._declared.api_version)
@@ -292,6 +304,8 @@ class _Account:
         batches.setdefault(name, Batch()).objects += [(thing, at) for thing in things]
         for child, key in self._declared.tables[name].children.items():
             parent = f"{self._declared.tables[child].parent}"
+            batch = batches.setdefault(child, Batch())
+            present: set[str] = set()
             for thing in things:
                 nested = thing.get(key) or {"data": []}
                 whole = nested["data"]
@@ -299,15 +313,13 @@ class _Account:
                     path, _, query = str(nested["url"]).removeprefix("/v1/").partition("?")
                     pages = self._client.pages(path, **({parent: thing["id"]} if query else {}))
                     whole = [one for page, _ in pages for one in page]
-                children = [
+                batch.objects += [
                     ({**one, parent: thing["id"], "created": one.get("created", thing.get("created")), "livemode": thing.get("livemode")}, at) for one in whole
                 ]
-                batch = batches.setdefault(child, Batch())
-                batch.objects += children
-                present = {one["id"] for one in whole}
-                for row in _held(self._reading, child, "id", [thing["id"]], f"{parent}_id"):
-                    if row[0] not in present:
-                        batch.gone[row[0]] = (at, at)
+                present |= {one["id"] for one in whole}
+            for (row,) in _held(self._reading, child, "id", [thing["id"] for thing in things], f"{parent}_id"):
+                if row not in present:
+                    batch.gone[row] = (at, at)
 
     def _without_personal(self, event: Object) -> Object:
         """An event as it is kept: of kinds that are not loaded only the id, of others nothing that is declared personal."""

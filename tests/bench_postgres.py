@@ -177,7 +177,9 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=5_000_000, help="rows of the table")
     arguments.add_argument("--large", type=int, default=0, metavar="ROWS", help="change as many rows of a table of that size, too, such as 20000000")
     arguments.add_argument("--ingestr", action="store_true", help="load with ingestr, too; it is installed into a cache of its own at the first time")
+    arguments.add_argument("--only", nargs="+", choices=["load", "changes", "keys", "casts"], help="measure that alone")
     given = arguments.parse_args()
+    wanted = given.only or ["load", "changes", "keys", "casts"]
     ingestr = _installed_ingestr() if given.ingestr else None
     folder = Path(tempfile.mkdtemp(prefix="warehouse_bench_"))
     folder.chmod(0o755)
@@ -188,10 +190,14 @@ def main() -> None:
     try:
         server.ensure_running()
         bench = _filled(server.url, folder / "usual", given.rows)
-        _full_loads(bench, given.runs, ingestr)
-        _changes(bench, _filled(server.url, folder / "large", given.large) if given.large else None, given.runs)
-        _keys(bench, given.runs)
-        _casts(bench, given.runs)
+        if {"load", "changes", "keys"} & set(wanted):
+            _full_loads(bench, given.runs if "load" in wanted else 1, ingestr)
+        if "changes" in wanted:
+            _changes(bench, _filled(server.url, folder / "large", given.large) if given.large else None, given.runs)
+        if "keys" in wanted:
+            _keys(bench, given.runs)
+        if "casts" in wanted:
+            _casts(bench, given.runs)
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)

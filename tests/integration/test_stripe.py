@@ -243,6 +243,83 @@ main()
 """
 
 
+def test_a_first_load_that_broke_off_goes_on_where_it_was(world: World) -> None:
+    for _ in range(2_450):
+        world.later(seconds=1)
+        world.account.create("customers", announce=None)
+    world.account.create("products", announce=None)
+
+    def refused_after_2_100(asked: Asked) -> None:
+        if asked.path == "/v1/customers" and world.account.requests_of("/v1/customers") == 21:
+            world.account.faults = [Fault("/v1/customers", status=401)]
+
+    world.account.before = refused_after_2_100
+    with pytest.raises(UsageError):
+        world.load()
+    held = ask("SELECT count(*) FROM raw_stripe.customers")[0][0]
+    assert held == 2_000
+    world.account.before, world.account.faults, world.account.asked = None, [], []
+    world.later(minutes=5)
+    world.account.create("customers")
+    world.load()
+    assert ask("SELECT count(*), count(DISTINCT id) FROM raw_stripe.customers") == [(2_451, 2_451)]
+    assert world.account.requests_of("/v1/customers") <= 41 + 5, "what had been read an hour before is read again, no more"
+    assert ask("SELECT count(*) FROM raw_stripe.products") == [(1,)]
+
+
+def test_only_what_was_created_since_the_start_date_is_listed(world: World, setting: Callable[[str, str | None], None]) -> None:
+    setting("SOURCES__STRIPE__START_DATE", "2026-02-15")
+    old = world.account.create("products", announce=None, name="Old", created=int(datetime(2026, 2, 14, 23, 59, 59, tzinfo=UTC).timestamp()))["id"]
+    new = world.account.create("products", announce=None, name="New", created=int(datetime(2026, 2, 15, tzinfo=UTC).timestamp()))["id"]
+    world.load()
+    assert ask("SELECT id FROM raw_stripe.products") == [(new,)]
+    world.later(hours=2)
+    world.account.update(old, name="Changed")
+    world.load()
+    assert sorted(ask("SELECT name FROM raw_stripe.products")) == [("Changed",), ("New",)], "what changes is loaded, however old"
+
+
+def test_an_item_taken_out_of_a_subscription_is_gone_with_its_last_values(world: World) -> None:
+    subscription = world.account.create("subscriptions", items=[{"price": {"id": "price_a"}, "quantity": 2}, {"price": {"id": "price_b"}, "quantity": 3}])
+    world.load()
+    world.later(hours=1)
+    left = next(one for one in world.account.objects("subscriptions"))["items"][:1]
+    world.account.update(subscription["id"], items=left)
+    world.load()
+    found = ask("SELECT price_id, quantity, is_deleted FROM raw_stripe.subscription_items ORDER BY price_id")
+    assert found == [("price_a", 2, False), ("price_b", 3, True)]
+
+
+def test_what_changes_without_an_event_is_listed_again_until_it_is_settled(world: World) -> None:
+    money = world.account.create("balance_transactions", amount=900, status="pending")["id"]
+    refund = world.account.create("refunds", announce=None, status="pending")["id"]
+    session = world.account.create("checkout/sessions", status="open")["id"]
+    world.load()
+    world.later(days=9)
+    world.account.update(money, announce=None, status="available")
+    world.account.update(refund, announce=None, status="succeeded")
+    world.account.update(session, announce=None, status="complete")
+    world.account.create("balance_transactions")
+    world.load()
+    assert ask("SELECT status FROM raw_stripe.balance_transactions ORDER BY id") == [("available",), ("available",)]
+    assert ask("SELECT status FROM raw_stripe.refunds") == [("succeeded",)]
+    assert ask("SELECT status FROM raw_stripe.checkout_sessions") == [("complete",)]
+
+
+def test_what_was_made_changed_and_deleted_between_two_loads_keeps_its_last_values(world: World) -> None:
+    world.load()
+    world.later(minutes=10)
+    draft = world.account.create("invoices", total=100)["id"]
+    world.later(minutes=10)
+    world.account.update(draft, total=200)
+    world.later(minutes=10)
+    world.account.delete(draft)
+    deleted_at = world.now
+    world.later(minutes=10)
+    world.load()
+    assert ask("SELECT total, is_deleted, deleted_at FROM raw_stripe.invoices") == [(200, True, deleted_at)]
+
+
 @pytest.mark.parametrize("turn", [0, 1])
 def test_a_kill_between_reading_and_loading_ends_in_the_rows_of_a_clean_run(world: World, home: Path, turn: int) -> None:
     import shutil
