@@ -11,6 +11,7 @@ from monitoring.findings import SAMPLE_ROWS, Finding
 from monitoring.freshness import check_freshness
 from monitoring.schema_gate import judge_schemas
 from monitoring.soda_session import Outcome, Verified, verify
+from warehouse.sql import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -114,8 +115,7 @@ def _condition(check: Check) -> str:
         return f"{check.column} IS NULL"
     broken = []
     if body.valid_format is not None:
-        pattern = body.valid_format.regex.replace("'", "''")
-        broken.append(f"NOT regexp_matches({check.column}, '{pattern}')")
+        broken.append(f"NOT regexp_matches({check.column}, {literal(body.valid_format.regex)})")
     if body.valid_min is not None:
         broken.append(f"{check.column} < {body.valid_min}")
     if body.valid_max is not None:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from monitoring.findings import Finding
+from warehouse.sql import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -40,5 +41,5 @@ def _finding(
 ) -> Finding:
     values = " -> ".join(value for value in (before, after) if value)
     observed = f"{change} in {source_table}" + (f": {values}" if values else "") + (f"; what was held is kept in {kept_as}" if kept_as else "")
-    query = f"SELECT * FROM ops.schema_changes WHERE source = '{source}' AND raw_table = '{raw_table.replace(chr(39), chr(39) * 2)}' ORDER BY detected_at"
+    query = f"SELECT * FROM ops.schema_changes WHERE source = {literal(source)} AND raw_table = {literal(raw_table)} ORDER BY detected_at"
     return Finding("schema change", f"raw_{source}.{raw_table}", column, "warning", observed, "the shape of the last load", detected_at, query)

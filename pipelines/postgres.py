@@ -17,7 +17,7 @@ from pipelines import drift
 from pipelines.pace import Pace
 from pipelines.postgres_catalog import Plan, is_pattern, plans
 from pipelines.postgres_follow import Followed, Follower, slot_state
-from pipelines.postgres_server import SOURCE, attached, literal, query, quoted
+from pipelines.postgres_server import SOURCE, attached, query
 from pipelines.postgres_stream import Stream, refuse_doubled_keys, refuse_unrepresentable, timestamp
 from pipelines.postgres_types import Choice, is_widening
 from pipelines.raw_changes import VERSION_KEY, versions_of
@@ -27,6 +27,7 @@ from warehouse import clock
 from warehouse.declared import read
 from warehouse.errors import StepFailed
 from warehouse.settings import settings
+from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     from dlt.extract import DltSource

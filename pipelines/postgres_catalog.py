@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Literal
 
-from pipelines.postgres_server import SOURCE, query, quoted
+from pipelines.postgres_server import SOURCE, query
 from pipelines.postgres_types import CatalogColumn, Reading, reading_of
 from pipelines.source import Change, Shape
 from warehouse.errors import StepFailed
+from warehouse.sql import quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from pipelines import pgoutput
 from pipelines.pgoutput import UNCHANGED, Row, Shape
 from pipelines.postgres_catalog import Plan
-from pipelines.postgres_server import SOURCE, literal, quoted
+from pipelines.postgres_server import SOURCE
 from pipelines.postgres_session import replication, session
 from pipelines.raw_changes import CHANGE_COLUMNS, COMMITTED_AT, LSN, OP, POSITION
 from pipelines.raw_changes import UNCHANGED as UNCHANGED_COLUMNS
 from warehouse.errors import StepFailed
+from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,7 +13,7 @@ from pipelines import landing, raw, raw_shape
 from pipelines.compare import MOST_NAMED, MOST_RANGES, Difference, TableComparison
 from pipelines.postgres import PostgresDeclaration, declaration
 from pipelines.postgres_catalog import Plan, plans
-from pipelines.postgres_server import SOURCE, attached, explained, literal, query, quoted
+from pipelines.postgres_server import SOURCE, attached, explained, query
 from pipelines.postgres_stream import Stream, timestamp
 from pipelines.source import DELETED_AT, INTERVALS, LOADED_AT, OWN_COLUMNS
 from warehouse import clock, ledger, storage
@@ -21,6 +21,7 @@ from warehouse.console import progress
 from warehouse.errors import UsageError
 from warehouse.ledger import Run
 from warehouse.settings import settings
+from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,9 +12,10 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from pipelines.postgres_catalog import Plan
-from pipelines.postgres_server import SOURCE, quoted
+from pipelines.postgres_server import SOURCE
 from pipelines.postgres_session import session
 from warehouse.errors import StepFailed, UsageError
+from warehouse.sql import quoted
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor

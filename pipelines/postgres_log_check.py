@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.postgres_catalog import Plan
 from pipelines.postgres_log import in_sql
-from pipelines.postgres_server import SOURCE, quoted
+from pipelines.postgres_server import SOURCE
 from warehouse.errors import StepFailed
+from warehouse.sql import quoted
 
 if TYPE_CHECKING:
     from psycopg2.extensions import cursor

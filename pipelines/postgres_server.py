@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from warehouse import connection_string, storage
 from warehouse.errors import StepFailed, UsageError, mend_of, scrub
 from warehouse.settings import settings
+from warehouse.sql import literal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -184,16 +185,6 @@ def explained(error: Exception, doing: str) -> StepFailed:
         if any(word in low for word in words):
             return StepFailed(f"{SOURCE}: {what.format(doing=doing, said=said)}", mend=mend)
     return StepFailed(f"{SOURCE}: {doing}: {said}", mend=mend_of(said, "nothing was loaded; correct the value or the declaration and run again"))
-
-
-def quoted(identifier: str) -> str:
-    """An identifier in SQL text, whatever its characters."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A text constant in SQL text; never for secrets."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _escaped(value: str) -> str:

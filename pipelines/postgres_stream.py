@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.pace import Pace
 from pipelines.postgres_catalog import Plan
-from pipelines.postgres_server import ATTACHED, SOURCE, explained, literal, query, quoted
+from pipelines.postgres_server import ATTACHED, SOURCE, explained, query
 from pipelines.postgres_types import Choice, Reading
 from pipelines.raw_changes import CHANGE_COLUMNS
 from pipelines.source import DELETED_AT, LOADED_AT, OWN_COLUMNS, SETTLED_AT
 from warehouse.errors import StepFailed
+from warehouse.sql import literal, parquet, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -100,7 +101,7 @@ class Stream:
         from privacy.pseudonyms import PERSONAL_ERROR
 
         chosen = ", ".join(f"{expression} AS {quoted(name)}" for name, expression in columns.items())
-        sql = f"COPY (SELECT {chosen} FROM {relation}) TO {literal(str(file))} (FORMAT parquet, COMPRESSION zstd)"
+        sql = f"COPY (SELECT {chosen} FROM {relation}) TO {parquet(file)}"
         used = {name: value for name, value in parameters.items() if f"${name}" in sql}
         try:
             row = self._connection.execute(sql, used).fetchone()
@@ -177,10 +178,10 @@ def _only_suspects(connection: "DuckDBPyConnection", plan: Plan, guarded: dict[s
     integers = {"SMALLINT", "INTEGER", "BIGINT"}
     suspect = " OR ".join(f"{quoted(name)} = {reading.arrives_as}" for name, reading in guarded.items())
     if len(plan.primary_key) > 1 or plan.readings[plan.primary_key[0]].type not in integers:
-        row = connection.execute(f"SELECT 1 FROM read_parquet({literal(str(file))}) WHERE {suspect} LIMIT 1").fetchone()
+        row = connection.execute(f"SELECT 1 FROM read_parquet({literal(file)}) WHERE {suspect} LIMIT 1").fetchone()
         return "" if row else None
     key = quoted(plan.primary_key[0])
-    rows = connection.execute(f"SELECT {key} FROM read_parquet({literal(str(file))}) WHERE {suspect} LIMIT {_MOST_SUSPECTS + 1}").fetchall()
+    rows = connection.execute(f"SELECT {key} FROM read_parquet({literal(file)}) WHERE {suspect} LIMIT {_MOST_SUSPECTS + 1}").fetchall()
     if len(rows) > _MOST_SUSPECTS:
         return ""
     return f"{key} IN ({', '.join(str(int(row[0])) for row in rows)})" if rows else None
@@ -194,7 +195,7 @@ def refuse_doubled_keys(connection: "DuckDBPyConnection", plan: Plan, key: list[
     """
     names = ", ".join(quoted(name) for name in key)
     missing = " OR ".join(f"{quoted(name)} IS NULL" for name in key)
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM read_parquet({literal(str(file))}) GROUP BY {names} HAVING count(*) > 1 OR bool_or({missing}))"
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM read_parquet({literal(file)}) GROUP BY {names} HAVING count(*) > 1 OR bool_or({missing}))"
     row = connection.execute(sql).fetchone()
     if row and row[0]:
         raise StepFailed(

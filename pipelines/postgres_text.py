@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from pipelines.postgres_catalog import Plan
 from pipelines.postgres_changes import Chunk
-from pipelines.postgres_server import SOURCE, literal, quoted
+from pipelines.postgres_server import SOURCE
 from pipelines.postgres_session import session
 from pipelines.postgres_types import LAST_TIMESTAMP, CatalogColumn, Choice, decimal_of_text, reading_of
 from pipelines.raw_changes import OP
 from warehouse.errors import StepFailed
+from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pipelines.raw_shape import clashing, columns, file_columns, fit, is_empty, is_same_key, key_of, lost_without_key, name_of
 from pipelines.source import DELETED_AT, LOADED_AT, SETTLED_AT, CursorValue, Held
 from warehouse.errors import FindingsFound
+from warehouse.sql import parquet
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,9 +70,7 @@ def without_known(
             return count(connection, file)
         known = f"_known r ON {' AND '.join(same[: len(key)])}"
     changed = file.with_suffix(".changed")
-    connection.execute(
-        f"COPY (SELECT f.* FROM read_parquet($file) f ANTI JOIN {known}) TO '{_sql_path(changed)}' (FORMAT parquet, COMPRESSION zstd)", {"file": str(file)}
-    )
+    connection.execute(f"COPY (SELECT f.* FROM read_parquet($file) f ANTI JOIN {known}) TO {parquet(changed)}", {"file": str(file)})
     changed.replace(file)
     return count(connection, file)
 
@@ -108,7 +107,7 @@ def add_deleted(connection: "DuckDBPyConnection", source: str, table: str, key: 
     instant = loaded_at.isoformat()
     connection.execute(
         f"COPY (SELECT * FROM read_parquet($file) UNION ALL BY NAME SELECT r.* REPLACE (TIMESTAMPTZ '{instant}' AS {LOADED_AT}, "
-        f"TIMESTAMPTZ '{instant}' AS {DELETED_AT}) {gone}) TO '{_sql_path(both)}' (FORMAT parquet, COMPRESSION zstd)",
+        f"TIMESTAMPTZ '{instant}' AS {DELETED_AT}) {gone}) TO {parquet(both)}",
         {"file": str(file), "keys": str(keys)},
     )
     both.replace(file)
@@ -124,9 +123,7 @@ def refuse_deletes(connection: "DuckDBPyConnection", source: str, table: str, fi
     if not _is_too_much(deleted, present, most):
         return None
     rest = file.with_suffix(".rest")
-    connection.execute(
-        f"COPY (SELECT * FROM read_parquet($file) WHERE {DELETED_AT} IS NULL) TO '{_sql_path(rest)}' (FORMAT parquet, COMPRESSION zstd)", {"file": str(file)}
-    )
+    connection.execute(f"COPY (SELECT * FROM read_parquet($file) WHERE {DELETED_AT} IS NULL) TO {parquet(rest)}", {"file": str(file)})
     rest.replace(file)
     return _too_much(source, table, deleted, present) + f"\n  mend: {_IF_RIGHT}"
 
@@ -215,7 +212,3 @@ def load_ids(connection: "DuckDBPyConnection", source: str) -> set[str]:
     if not columns(connection, source, "_dlt_loads"):
         return set()
     return {row[0] for row in connection.execute(f"SELECT load_id FROM raw_{source}._dlt_loads WHERE status = 0").fetchall()}
-
-
-def _sql_path(path: Path) -> str:
-    return str(path).replace("'", "''")

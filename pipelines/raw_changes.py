@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.raw_shape import clashing, columns, file_columns, is_same_key, key_of, name_of
 from pipelines.source import DELETED_AT, LOADED_AT, SETTLED_AT
+from warehouse.sql import literal, parquet, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,40 +54,38 @@ def replay(connection: "DuckDBPyConnection", source: str, table: str, key: "Sequ
     """
     parameters = {"files": [str(one) for one in changes.files]}
     names = [name for name in file_columns(connection, changes.files[0]) if name not in (OP, LSN, POSITION, COMMITTED_AT, UNCHANGED, LOADED_AT)]
-    keys = ", ".join(_quoted(name) for name in key)
+    keys = ", ".join(quoted(name) for name in key)
     held = columns(connection, source, table)
     arriving = {name: kind for name, kind in file_columns(connection, changes.files[0]).items() if name in names}
     is_comparable = held and is_same_key(key_of(connection, source, table), key) and not clashing(held, arriving)
     both = "SELECT * FROM read_parquet($files, union_by_name = true)"
     if is_comparable:
         present = {name.lower() for name in held}
-        base = ", ".join(f"r.{_quoted(name)}" for name in names if name.lower() in present)
-        same = " AND ".join(f"r.{_quoted(name)} = c.{_quoted(name)}" for name in key)
+        base = ", ".join(f"r.{quoted(name)}" for name in names if name.lower() in present)
+        same = " AND ".join(f"r.{quoted(name)} = c.{quoted(name)}" for name in key)
         held_as = f"CASE WHEN r.{DELETED_AT} IS NULL THEN 'held' ELSE 'gone' END AS {OP}"
         both += f" UNION ALL BY NAME SELECT {base}, {held_as}, -1::BIGINT AS {LSN}, 0::BIGINT AS {POSITION}"
         both += f" FROM {name_of(source, table)} r SEMI JOIN read_parquet($files) c ON {same}"
-    filled = ", ".join(_quoted(name) if name in key else _filled(name, changes.sources.get(name, name), keys) for name in names)
+    filled = ", ".join(quoted(name) if name in key else _filled(name, changes.sources.get(name, name), keys) for name in names)
     own = f"{OP}, {LSN}, {POSITION}, {COMMITTED_AT}"
     window = f"(PARTITION BY {keys} ORDER BY {LSN}, {POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     everything = f"SELECT {filled}, {own}, bool_or({OP} = 'held') OVER {window} AS _was_held FROM ({both})"
     complete = file.with_suffix(".complete")
-    connection.execute(
-        f"COPY (SELECT * FROM ({everything}) WHERE {OP} NOT IN ('held', 'gone')) TO {_path(complete)} (FORMAT parquet, COMPRESSION zstd)", parameters
-    )
+    connection.execute(f"COPY (SELECT * FROM ({everything}) WHERE {OP} NOT IN ('held', 'gone')) TO {parquet(complete)}", parameters)
     loaded_at = f"TIMESTAMPTZ '{changes.loaded_at.isoformat()}'"
     settled_at = f"TIMESTAMPTZ '{min(changes.settled_at, changes.loaded_at).isoformat()}'"
     connection.execute(
-        f"COPY (SELECT * EXCLUDE (_was_held), {loaded_at} AS {LOADED_AT} FROM read_parquet($file)) TO {_path(versions)} (FORMAT parquet, COMPRESSION zstd)",
+        f"COPY (SELECT * EXCLUDE (_was_held), {loaded_at} AS {LOADED_AT} FROM read_parquet($file)) TO {parquet(versions)}",
         {"file": str(complete)},
     )
-    wanted = ", ".join(_quoted(name) for name in names)
+    wanted = ", ".join(quoted(name) for name in names)
     last = (
         f"SELECT * FROM read_parquet($file) WHERE {OP} <> 'truncate' QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {LSN} DESC, {POSITION} DESC) = 1"
     )
     deleted_at = f"CASE WHEN {OP} = 'delete' THEN {COMMITTED_AT} END"
     connection.execute(
         f"COPY (SELECT {wanted}, {loaded_at} AS {LOADED_AT}, {settled_at} AS {SETTLED_AT}, {deleted_at} AS {DELETED_AT} FROM ({last}) "
-        f"WHERE {OP} <> 'delete' OR _was_held) TO {_path(file)} (FORMAT parquet, COMPRESSION zstd)",
+        f"WHERE {OP} <> 'delete' OR _was_held) TO {parquet(file)}",
         {"file": str(complete)},
     )
     complete.unlink()
@@ -122,18 +121,10 @@ def follow(connection: "DuckDBPyConnection", source: str, places: "Mapping[str, 
 
 def _filled(name: str, source_column: str, keys: str) -> str:
     """The value, or where it was not sent the one of the version before; a struct tells a null that was sent from nothing."""
-    here, column = _quoted(name), source_column.replace("'", "''")
-    is_unsent = f"({OP} = 'delete' OR coalesce(list_contains({UNCHANGED}, '{column}'), false))"
+    here, column = quoted(name), literal(source_column)
+    is_unsent = f"({OP} = 'delete' OR coalesce(list_contains({UNCHANGED}, {column}), false))"
     before = (
         f"last_value(CASE WHEN NOT {is_unsent} THEN {{'value': {here}}} END IGNORE NULLS) "
         f"OVER (PARTITION BY {keys} ORDER BY {LSN}, {POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
     )
     return f"CASE WHEN {is_unsent} THEN coalesce({before}, {{'value': {here}}}).value ELSE {here} END AS {here}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _path(path: Path) -> str:
-    return "'" + str(path).replace("'", "''") + "'"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.source import LOADED_AT, OWN_COLUMNS
+from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -23,7 +24,7 @@ _ALIASES = {"TIMESTAMPTZ": "TIMESTAMP WITH TIME ZONE"}
 
 def name_of(source: str, table: str) -> str:
     """A raw table's name in SQL."""
-    return f"raw_{source}.{_quoted(table)}"
+    return f"raw_{source}.{quoted(table)}"
 
 
 def columns(connection: "DuckDBPyConnection", source: str, table: str) -> dict[str, str]:
@@ -121,10 +122,10 @@ def _alter(connection: "DuckDBPyConnection", table_name: str, held: Mapping[str,
         known = present.get(name.lower())
         if known is None or name in apart:
             if known is not None:
-                connection.execute(f"ALTER TABLE {table_name} RENAME COLUMN {_quoted(known)} TO {_quoted(_was(known, held[known], present))}")
-            connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {_quoted(name)} {kind}")
+                connection.execute(f"ALTER TABLE {table_name} RENAME COLUMN {quoted(known)} TO {quoted(_was(known, held[known], present))}")
+            connection.execute(f"ALTER TABLE {table_name} ADD COLUMN {quoted(name)} {kind}")
         elif (wide := common_type(held[known], kind)) != held[known]:
-            connection.execute(f"ALTER TABLE {table_name} ALTER COLUMN {_quoted(known)} SET DATA TYPE {wide}")
+            connection.execute(f"ALTER TABLE {table_name} ALTER COLUMN {quoted(known)} SET DATA TYPE {wide}")
 
 
 def _must_begin_anew(held: Mapping[str, str], arriving: Mapping[str, str], key: Sequence[str], held_key: list[str] | None) -> bool:
@@ -142,7 +143,7 @@ def _put_aside(connection: "DuckDBPyConnection", source: str, table: str, key: l
     aside = f"{table}_until_{row[0] if row else 'unknown'}"
     if columns(connection, source, aside):
         aside = f"{aside}_{len(set_aside(connection, source, table)) + 1}"
-    connection.execute(f"ALTER TABLE {name_of(source, table)} RENAME TO {_quoted(aside)}")
+    connection.execute(f"ALTER TABLE {name_of(source, table)} RENAME TO {quoted(aside)}")
     _write_comment(connection, source, aside, {"primary_key": key, "set_aside_from": table})
 
 
@@ -173,9 +174,4 @@ def _comment(connection: "DuckDBPyConnection", source: str, table: str) -> dict[
 
 
 def _write_comment(connection: "DuckDBPyConnection", source: str, table: str, content: Mapping[str, object]) -> None:
-    text = json.dumps(content).replace("'", "''")
-    connection.execute(f"COMMENT ON TABLE {name_of(source, table)} IS '{text}'")
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    connection.execute(f"COMMENT ON TABLE {name_of(source, table)} IS {literal(json.dumps(content))}")

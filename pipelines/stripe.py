@@ -15,6 +15,7 @@ from pipelines.stripe_rows import Batch, Object, StripeDeclaration, instant, per
 from warehouse import clock
 from warehouse.declared import read
 from warehouse.settings import settings
+from warehouse.sql import parquet
 
 if TYPE_CHECKING:
     from dlt.extract import DltSource
@@ -78,7 +79,7 @@ def _rows(reading: Reading, declared: StripeDeclaration, name: str, batch: Batch
     now = clock.now()
     loaded_at = max(now, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else now
     file = reading.work / f"{name}-{now.timestamp()}.parquet"
-    last_values = {row[0] for row in _held(reading, name, "id", [*batch.gone, *batch.again])}
+    last_values = {row[0] for row in _held(reading, name, "id", [*batch.gone, *batch.again])} | {thing["id"] for thing, _ in batch.objects}
     stubs = [({"id": key, "deleted": True}, read_at) for key, (_, read_at) in batch.gone.items() if key not in last_values]
     write(name, declared, [*batch.objects, *stubs], loaded_at, file)
     _add_held(reading, name, batch, loaded_at, file)
@@ -122,10 +123,7 @@ def _add_held(reading: Reading, name: str, batch: Batch, loaded_at: datetime, fi
     if reading.held(name, None).columns:
         parts.append(marked.format(f"raw_stripe.{name}"))
     both = file.with_suffix(".both")
-    target = str(both).replace("'", "''")
-    reading.connection.execute(
-        f"COPY ({' UNION ALL BY NAME '.join(parts)}) TO '{target}' (FORMAT parquet, COMPRESSION zstd)", {"file": str(file), "at": loaded_at.isoformat()}
-    )
+    reading.connection.execute(f"COPY ({' UNION ALL BY NAME '.join(parts)}) TO {parquet(both)}", {"file": str(file), "at": loaded_at.isoformat()})
     reading.connection.unregister("_marks")
     both.replace(file)
 
@@ -250,7 +248,7 @@ class _Account:
             table = self._declared.table_of(thing.get("object", ""))
             if table and thing.get("id"):
                 touched.setdefault((table, thing["id"]), []).append(event)
-        read = {}
+        read: dict[tuple[str, str], datetime] = {}
         for table in {table for table, _ in touched}:
             keys = [key for of, key in touched if of == table]
             read |= {(table, key): read_at for key, read_at in _held(self._reading, table, f"id, {SETTLED_AT}", keys)}

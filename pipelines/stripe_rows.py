@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipelines.source import DELETED_AT, LOADED_AT, SETTLED_AT, Duration, SourceDeclaration
 from warehouse.errors import UsageError
+from warehouse.sql import parquet
 
 Object = dict[str, Any]
 Type = Literal["text", "bigint", "boolean", "timestamp", "money", "decimal", "json"]
@@ -146,9 +147,7 @@ def write(name: str, declared: StripeDeclaration, objects: list[tuple[Object, da
     chosen = ", ".join(f'{expression} AS "{column}"' for column, expression in protected.columns.items())
     with storage.scratch() as connection:
         connection.register("arriving", arriving)
-        connection.execute(
-            f"COPY (SELECT {chosen} FROM arriving) TO '{str(file).replace(chr(39), chr(39) * 2)}' (FORMAT parquet, COMPRESSION zstd)", protected.parameters
-        )
+        connection.execute(f"COPY (SELECT {chosen} FROM arriving) TO {parquet(file)}", protected.parameters)
 
 
 def personal_paths(name: str, table: Table) -> list[list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from privacy.policy import EMAIL_VALUE, SSN_VALUE, ColumnRule, policy
 from warehouse.errors import UsageError
 from warehouse.settings import settings
+from warehouse.sql import literal
 
 KEY_ID_COLUMN = "_privacy_key_id"
 """Beside every keyed hash: which key made it, so that keys can be changed."""
@@ -64,8 +65,8 @@ def protect(source: str, table: str, columns: Mapping[str, str], *, texts: Seque
         origins.update(dict.fromkeys(replaced, name))
     if not any(rule.action == "hmac" for rule in rules.values()):
         return Protected(protected, origins=origins)
-    key_id = settings().privacy.hmac_key_id.replace("'", "''")
-    return Protected({**protected, KEY_ID_COLUMN: f"'{key_id}'"}, hmac_parameters(settings().hmac_key()), origins)
+    key_id = settings().privacy.hmac_key_id
+    return Protected({**protected, KEY_ID_COLUMN: literal(key_id)}, hmac_parameters(settings().hmac_key()), origins)
 
 
 def keyed_name(source: str, table: str, column: str) -> str:

@@ -17,6 +17,7 @@ from warehouse import clock, storage
 from warehouse.errors import StepFailed, mend_of, scrub
 from warehouse.files import flush_file, flush_folder
 from warehouse.settings import settings
+from warehouse.sql import literal, parquet
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -114,7 +115,7 @@ def _content(connection: "DuckDBPyConnection", table: str, columns: list[_Column
 
 def _write(connection: "DuckDBPyConnection", table: str, columns: list[_Column], file: Path) -> None:
     names = ", ".join(f'"{column.name}"' for column in columns)
-    connection.execute(f"COPY (SELECT {names} FROM {SCHEMA}.\"{table}\") TO '{_sql_path(file)}' (FORMAT parquet, COMPRESSION zstd)")
+    connection.execute(f'COPY (SELECT {names} FROM {SCHEMA}."{table}") TO {parquet(file)}')
     flush_file(file)
 
 
@@ -139,8 +140,8 @@ def _write_read_copy(root: Path, tables: dict[str, list[_Column]]) -> None:
     statements = [f"CREATE SCHEMA {SCHEMA}"]
     for table, columns in tables.items():
         names = ", ".join(f'"{column.name}"' for column in columns)
-        statements.append(f"CREATE VIEW {SCHEMA}.\"{table}\" AS SELECT {names} FROM read_parquet('{_sql_path(root / 'current' / f'{table}.parquet')}')")
-        statements += [f'COMMENT ON COLUMN {SCHEMA}."{table}"."{column.name}" IS {_literal(column.comment)}' for column in columns if column.comment]
+        statements.append(f'CREATE VIEW {SCHEMA}."{table}" AS SELECT {names} FROM read_parquet({literal(root / "current" / f"{table}.parquet")})')
+        statements += [f'COMMENT ON COLUMN {SCHEMA}."{table}"."{column.name}" IS {literal(column.comment)}' for column in columns if column.comment]
     signature = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     signature_file = root / ".read_copy.sha256"
     read_copy = root / READ_COPY
@@ -165,11 +166,3 @@ def _forget_old(root: Path, current: Path) -> None:
     for path in versions[:-_KEPT_VERSIONS]:
         if path.name != shown:
             shutil.rmtree(path)
-
-
-def _sql_path(path: Path) -> str:
-    return str(path).replace("'", "''")
-
-
-def _literal(text: str | None) -> str:
-    return "'" + (text or "").replace("'", "''") + "'"

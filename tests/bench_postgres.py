@@ -66,6 +66,7 @@ from pipelines.postgres_catalog import plans
 from pipelines.postgres_server import attached
 from pipelines.postgres_stream import Stream, refuse_unrepresentable
 from warehouse import clock, ledger, storage
+from warehouse.sql import parquet
 pipelines.source.FOLDER = pipelines.postgres.FOLDER = Path(declared)
 home = Path(os.environ["WAREHOUSE_HOME"])
 
@@ -92,7 +93,7 @@ def limit(source):
 
 def write(source, file, table, columns):
     chosen = ", ".join(f"{expression} AS {name}" for name, expression in columns.items())
-    source.execute(f"COPY (SELECT {chosen} FROM {table}) TO '{file}' (FORMAT parquet, COMPRESSION zstd)")
+    source.execute(f"COPY (SELECT {chosen} FROM {table}) TO {parquet(file)}")
 
 
 def cast(source):
