@@ -62,10 +62,15 @@ def without_known(
     same += [f'r."{name}" IS NOT DISTINCT FROM f."{name}"' for name in compared if name not in key]
     table_name, known = name_of(source, table), f"{name_of(source, table)} r ON {' AND '.join(same)}"
     if cursor in arriving and highest is not None:
-        suspects = f'(SELECT * FROM read_parquet($file) WHERE "{cursor}" <= $highest OR "{cursor}" IS NULL)'
+        suspects = f'SELECT * FROM read_parquet($file) WHERE "{cursor}" <= $highest OR "{cursor}" IS NULL'
+        given = {"file": str(file), "highest": highest}
+        row = connection.execute(f'SELECT min("{cursor}"), max("{cursor}"), count(*) - count("{cursor}") FROM ({suspects})', given).fetchone()
+        low, high, nulls = row or (None, None, 0)
+        # Rows of one time stand together, since loads append: said as a range, DuckDB need not look at the others.
+        near = "" if nulls else f' WHERE r."{cursor}" BETWEEN $low AND $high'
         keys = ", ".join(f'f."{name}"' for name in key)
-        sql = f"CREATE OR REPLACE TEMP TABLE _known AS SELECT {keys} FROM {table_name} r JOIN {suspects} f ON {' AND '.join(same)}"
-        connection.execute(sql, {"file": str(file), "highest": highest})
+        sql = f"CREATE OR REPLACE TEMP TABLE _known AS SELECT {keys} FROM {table_name} r JOIN ({suspects}) f ON {' AND '.join(same)}{near}"
+        connection.execute(sql, given if nulls else {**given, "low": low, "high": high})
         if connection.execute("SELECT 1 FROM _known LIMIT 1").fetchone() is None:
             return count(connection, file)
         known = f"_known r ON {' AND '.join(same[: len(key)])}"
