@@ -385,7 +385,7 @@ def test_a_killed_reader_leaves_the_slot_usable(company: Company, declare: Calla
     company.execute("INSERT INTO shop.t SELECT * FROM generate_series(1, 1000)")
     # Nothing more comes before the end of all numbers, so it reads until it is killed.
     with subprocess.Popen([sys.executable, "-c", READER_TO_KILL, str(log.current_lsn())], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while not log.health().active:
             assert time.monotonic() < deadline
             time.sleep(0.05)
