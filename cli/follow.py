@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cli.run import run_sources
 from warehouse import spool
@@ -32,18 +32,20 @@ class _Trigger:
 
     sources: Callable[[], list[str]]
     every: float
-    owed: list[str] = field(default_factory=list)
+    owed: list[str] | None = None
     next_look: float = 0.0
     wait: float = _FIRST_WAIT
 
-    def wanted(self) -> list[str]:
+    def wanted(self) -> list[str] | None:
+        """The sources to load in a run; None when there is no reason for one."""
         if time.monotonic() < self.next_look:
-            return []
+            return None
         self.next_look = time.monotonic() + self.every
-        return sorted({*self.owed, *self.sources()})
+        found = self.sources()
+        return sorted({*(self.owed or ()), *found}) if found or self.owed is not None else None
 
     def ended(self, wanted: list[str], *, well: bool) -> None:
-        self.owed = [] if well else wanted
+        self.owed = None if well else wanted
         self.next_look = time.monotonic() + (self.every if well else self.wait)
         self.wait = _FIRST_WAIT if well else min(self.wait * 2, _LONGEST_WAIT)
 
@@ -61,14 +63,14 @@ def follow_changes() -> None:
         if told.is_set():
             raise _Told
 
-    # What an earlier process loaded and did not live to publish is owed, too.
-    triggers = [_Trigger(_spooled, _LOOK_EVERY, owed=_received()), _Trigger(_due, _ASK_DUE_EVERY)]
+    # The first run comes without a reason: an earlier process may not have lived to publish what it loaded.
+    triggers = [_Trigger(_due, _ASK_DUE_EVERY, owed=[]), _Trigger(_spooled, _LOOK_EVERY)]
     say("following: a run when webhooks bring something or a source is due; SIGTERM or Ctrl+C ends it")
     sys.stdout.flush()
     while not told.is_set():
         for trigger in triggers:
-            wanted = trigger.wanted() if is_free() and not told.is_set() else []
-            if wanted:
+            wanted = trigger.wanted() if is_free() and not told.is_set() else None
+            if wanted is not None:
                 trigger.ended(wanted, well=_run(wanted, between))
                 sys.stdout.flush()
                 told.wait(_REST)
@@ -79,7 +81,7 @@ def follow_changes() -> None:
 def _run(wanted: list[str], between: Callable[[], None]) -> bool:
     """One run; whether it need not be tried again before there is new reason to. Findings stay whoever asks again."""
     try:
-        run_sources("run --follow", lambda source: source in wanted, between)
+        run_sources("run --follow", lambda source: source in wanted or spool.has_sealed(source), between)
     except FindingsFound as error:
         complain(f"findings: {error}")
     except _Told:
@@ -94,14 +96,10 @@ def _run(wanted: list[str], between: Callable[[], None]) -> bool:
     return True
 
 
-def _received() -> list[str]:
+def _spooled() -> list[str]:
     from pipelines.source import sources
 
-    return [source for source in sources() if settings().is_configured(source) and spool.is_used(source)]
-
-
-def _spooled() -> list[str]:
-    return [source for source in _received() if spool.has_sealed(source)]
+    return [source for source in sources() if settings().is_configured(source) and spool.has_sealed(source)]
 
 
 def _due() -> list[str]:

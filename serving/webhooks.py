@@ -36,7 +36,8 @@ TOLERANCE = timedelta(seconds=300)
 _LONGEST_HEADER = 4096
 _PATIENCE = 10.0
 """Seconds for a body to arrive, and for the disk to take it."""
-_MOST_AT_ONCE = 1000
+_MOST_AT_ONCE = 256
+"""So many bodies of the largest size fit into the memory that deploy/systemd allows."""
 _STDOUT = 1
 _STATUS = {"too_large": 413, "too_slow": 408}
 

@@ -97,6 +97,8 @@ def test_every_acknowledged_event_is_in_the_warehouse_and_none_twice(account: St
                 acknowledged.append(event["id"])
                 if mine.random() < 0.1:
                     endpoint.send(event)  # Stripe may deliver twice
+            else:
+                time.sleep(0.05)
 
     lock = threading.Lock()
     with (tmp_path / "receiver.log").open("w") as log:
