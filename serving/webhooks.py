@@ -188,7 +188,8 @@ def _metrics(counts: _Counts, tally: spool.Tally) -> str:
     """The counts as Prometheus reads them."""
     waiting = list(spool.segments(SOURCE))
     oldest = (clock.now() - waiting[0].began_at).total_seconds() if waiting else 0.0
-    flushes, so_far = [], 0
+    flushes: list[tuple[str, float]] = []
+    so_far = 0
     for bound, number in zip([*spool.FLUSH_BOUNDS, "+Inf"], tally.flushes, strict=True):
         so_far += number
         flushes.append((f'_bucket{{le="{bound}"}}', so_far))
