@@ -8,13 +8,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
 import pytest
 from bench_webhooks import send
-from conftest import WAREHOUSE, ask, call
+from conftest import KEY, WAREHOUSE, ask
+from e2e.homes import Forks
 
 from demo.stand_ins.stripe import StripeStandIn
 from demo.stand_ins.stripe_webhooks import Endpoint, body_of
@@ -25,22 +27,16 @@ SECRET = "whsec_of_the_tests"  # signs nothing but what these tests send
 TRIALS = int(os.environ.get("WAREHOUSE_TRIALS", "0")) // 10 or 3
 SENDERS = 4
 
-# The turn-th call of a function kills the process that drains, before it does its work.
-KILLED = """
-import os, signal, sys
-from pipelines import load
-from warehouse import spool
-owner, name = {"load": (load, "_finish"), "remove": (spool, "remove")}[os.environ["DIES_IN"]]
-work, turn = getattr(owner, name), iter(range(1000))
-def dies(*given):
-    if next(turn) == int(os.environ["DIES"]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return work(*given)
-setattr(owner, name, dies)
-sys.argv = ["warehouse", "load", "stripe"]
-from cli.main import main
-main()
-"""
+LOADS, REMOVES = "pipelines.load:_finish", "warehouse.spool:remove"
+
+
+@dataclass
+class Account:
+    """An account of Stripe and a home that loads it."""
+
+    folder: Path
+    stripe: StripeStandIn
+    settings: dict[str, str]
 
 
 class Receiving:
@@ -65,21 +61,22 @@ class Receiving:
 
 
 @pytest.fixture
-def account(setting: Callable[[str, str | None], None]) -> Iterator[StripeStandIn]:
+def account(setting: Callable[[str, str | None], None], home: Path) -> Iterator[Account]:
     with StripeStandIn(now=lambda: datetime.now(UTC)) as stripe:
-        setting("SOURCES__STRIPE__STRIPE_SECRET_KEY", stripe.secret_key)
-        setting("SOURCES__STRIPE__BASE_URL", stripe.url)
-        setting("SOURCES__STRIPE__WEBHOOK_SECRETS", SECRET)
+        given = {"STRIPE_SECRET_KEY": stripe.secret_key, "BASE_URL": stripe.url, "WEBHOOK_SECRETS": SECRET}
+        settings = {"WAREHOUSE_HOME": str(home), "PRIVACY__HMAC_KEY": KEY, **{f"SOURCES__STRIPE__{name}": value for name, value in given.items()}}
+        for name, value in settings.items():
+            setting(name, value)
         for _ in range(5):
             stripe.create("customers")
-        yield stripe
+        yield Account(home, stripe, settings)
 
 
 @pytest.mark.parametrize("seed", range(TRIALS))
-def test_every_acknowledged_event_is_in_the_warehouse_and_none_twice(account: StripeStandIn, home: Path, tmp_path: Path, seed: int) -> None:
+def test_every_acknowledged_event_is_in_the_warehouse_and_none_twice(account: Account, forks: Forks, tmp_path: Path, seed: int) -> None:
     chance = random.Random(seed)
-    customers = [customer["id"] for customer in account.objects("customers")]
-    assert call("load", "stripe").code == 0
+    customers = [customer["id"] for customer in account.stripe.objects("customers")]
+    assert forks.warehouse(account, "load", "stripe").code == 0
     acknowledged: list[str] = []
     sent, over = 0, threading.Event()
 
@@ -89,9 +86,9 @@ def test_every_acknowledged_event_is_in_the_warehouse_and_none_twice(account: St
         endpoint = Endpoint(receiver.url, [SECRET], now=lambda: datetime.now(UTC), timeout=5)
         while not over.is_set():
             with lock:
-                account.update(mine.choice(customers), metadata={"turn": str(sent)})
-                event = account.events()[-1]
-                account.forget_events()  # polling cannot help: what is found later came through the spool
+                account.stripe.update(mine.choice(customers), metadata={"turn": str(sent)})
+                event = account.stripe.events()[-1]
+                account.stripe.forget_events()  # polling cannot help: what is found later came through the spool
                 sent += 1
             if endpoint.send(event):
                 acknowledged.append(event["id"])
@@ -110,47 +107,47 @@ def test_every_acknowledged_event_is_in_the_warehouse_and_none_twice(account: St
             time.sleep(chance.uniform(0.3, 1.2))
             receiver.kill()
             receiver.start()
-        killed = call(script=KILLED, DIES_IN=chance.choice(["load", "remove"]), DIES=str(chance.randrange(2)))
+        killed = forks.warehouse(account, "load", "stripe", dies=(chance.choice([LOADS, REMOVES]), "before", chance.randint(1, 2)))
         assert killed.code == -signal.SIGKILL, killed.err
         over.set()
         for sender in senders:
             sender.join()
         receiver.kill()
     assert len(acknowledged) > 100
-    ran = call("load", "stripe")
+    ran = forks.warehouse(account, "load", "stripe")
     assert ran.code == 0, ran.err
     events = [key for (key,) in ask("SELECT id FROM raw_stripe.events")]
     assert set(acknowledged) - set(events) == set()
     assert len(events) == len(set(events))
     assert list(spool.segments("stripe")) == []
-    newest = {customer["id"]: customer["metadata"]["turn"] for customer in account.objects("customers") if customer["metadata"]}
+    newest = {customer["id"]: customer["metadata"]["turn"] for customer in account.stripe.objects("customers") if customer["metadata"]}
     assert dict(ask("SELECT id, _object::JSON->'metadata'->>'turn' FROM raw_stripe.customers WHERE _object::JSON->'metadata'->>'turn' IS NOT NULL")) == newest
 
 
-@pytest.mark.parametrize(("dies_in", "turn"), [("load", 0), ("load", 1), ("remove", 0), ("remove", 1)])
-def test_a_load_that_is_killed_while_it_drains_is_repeated_from_what_is_there(account: StripeStandIn, home: Path, dies_in: str, turn: int) -> None:
-    assert call("load", "stripe").code == 0
-    customers = [customer["id"] for customer in account.objects("customers")]
-    account.forget_events()
+@pytest.mark.parametrize(("dies_in", "turn"), [(LOADS, 1), (LOADS, 2), (REMOVES, 1), (REMOVES, 2)])
+def test_a_load_that_is_killed_while_it_drains_is_repeated_from_what_is_there(account: Account, forks: Forks, dies_in: str, turn: int) -> None:
+    assert forks.warehouse(account, "load", "stripe").code == 0
+    customers = [customer["id"] for customer in account.stripe.objects("customers")]
+    account.stripe.forget_events()
     writer = spool.Writer("stripe")
     for number, customer in enumerate(customers):
-        account.update(customer, metadata={"turn": str(number)})
-        writer.append(body_of(account.events()[-1]), datetime.now(UTC)).result(5)
+        account.stripe.update(customer, metadata={"turn": str(number)})
+        writer.append(body_of(account.stripe.events()[-1]), datetime.now(UTC)).result(5)
         if number == 2:  # a second file
             writer.close()
             writer = spool.Writer("stripe")
     writer.close()
-    account.forget_events()
-    killed = call(script=KILLED, DIES_IN=dies_in, DIES=str(turn))
+    account.stripe.forget_events()
+    killed = forks.warehouse(account, "load", "stripe", dies=(dies_in, "before", turn))
     assert killed.code == -signal.SIGKILL, killed.err
     assert list(spool.segments("stripe")) != []
-    assert call("load", "stripe").code == 0
+    assert forks.warehouse(account, "load", "stripe").code == 0
     assert ask("SELECT count(*), count(DISTINCT id) FROM raw_stripe.events") == [(10, 10)]
     assert ask("SELECT count(*) FROM raw_stripe.customers WHERE _object::JSON->'metadata'->>'turn' IS NOT NULL") == [(5,)]
     assert list(spool.segments("stripe")) == []
 
 
-def test_it_takes_what_an_import_of_stripe_sends_at_once(account: StripeStandIn, home: Path, tmp_path: Path) -> None:
+def test_it_takes_what_an_import_of_stripe_sends_at_once(account: Account, tmp_path: Path) -> None:
     """The short form of `make bench-webhooks`, with bars that a busy machine meets, too."""
     with (tmp_path / "receiver.log").open("w") as log:
         receiver = Receiving(log)
