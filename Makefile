@@ -42,8 +42,8 @@ demo-reset:  ## Forget the demo company and all that was loaded from it
 test: setup  ## Run all tests
 	@$(BIN)/python -m pytest
 
-trials: setup  ## Kill 200 runs, and 200 times the loader alone, at random moments and compare what the next makes of it
-	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py
+trials: setup  ## Kill 200 runs, 200 times the loader alone, 40 times the receiver of webhooks, and compare what the next makes of it
+	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py tests/e2e/test_webhooks_killed.py
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .

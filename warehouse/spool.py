@@ -99,8 +99,19 @@ def is_used(source: str) -> bool:
 
 
 def segments(source: str) -> Iterator[Segment]:
-    """The segments of a source, oldest first, also those that are still written to."""
-    for path in sorted(folder(source).glob(f"[!.]*{_SUFFIX}")):
+    """The segments of a source, oldest first, also those that are still written to.
+
+    Raises:
+        SpoolFailed: they may not be read.
+    """
+    where = folder(source)
+    try:
+        names = sorted(name for name in os.listdir(where) if name.endswith(_SUFFIX) and not name.startswith("."))
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        raise _not_ours(where) from None
+    for path in (where / name for name in names):
         try:
             began_at = datetime.strptime(path.name.partition("-")[0], _STARTED).replace(tzinfo=UTC)
             with path.open("rb") as file:
@@ -108,7 +119,13 @@ def segments(source: str) -> Iterator[Segment]:
                 segment = Segment(path, os.fstat(file.fileno()).st_size, began_at, is_sealed)
         except FileNotFoundError:
             continue  # a load removed it meanwhile
+        except PermissionError:
+            raise _not_ours(path) from None
         yield segment
+
+
+def _not_ours(path: Path) -> SpoolFailed:
+    return SpoolFailed(f"{path} may not be read.", mend="run the receiver and what loads under one user: the spool holds personal data")
 
 
 def has_sealed(source: str) -> bool:

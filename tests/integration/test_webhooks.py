@@ -166,6 +166,7 @@ def small_disk(home: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_503_and_nothing_is_half_written(small_disk: Path, receiver: Receiver) -> None:
+    (balloon := small_disk / "balloon").write_bytes(bytes(50_000))
     events = [EVENT | {"id": f"evt_{number}", "padding": "x" * 20_000} for number in range(20)]
     answers = [receiver.send(event) for event in events]
     assert 3 < sum(answers) < 12
@@ -173,10 +174,24 @@ def test_a_full_disk_is_503_and_nothing_is_half_written(small_disk: Path, receiv
     accepted = [event["id"] for event, is_taken in zip(events, answers, strict=True) if is_taken]
     assert [json.loads(body)["id"] for body in spooled()] == accepted
     assert not any(spool.read(segment).damaged or spool.read(segment).is_torn for segment in spool.segments("stripe"))
-    assert requests.get(f"{receiver.base}/healthz", timeout=5).status_code == 200 or not receiver.send(events[-1])
-    for segment in spool.segments("stripe"):
-        spool.remove(segment)
-    assert receiver.send(events[-1])
+    _fill(small_disk / "rest")
+    assert not receiver.send(EVENT)
+    assert requests.get(f"{receiver.base}/healthz", timeout=5).status_code == 503
+    assert receiver.counts()["warehouse_webhooks_failed_total"] == 21 - len(accepted)
+    balloon.unlink()
+    assert receiver.send(EVENT)
+    assert requests.get(f"{receiver.base}/healthz", timeout=5).status_code == 200
+    assert sorted(json.loads(body)["id"] for body in spooled()) == sorted([*accepted, EVENT["id"]])
+
+
+def _fill(file: Path) -> None:
+    with file.open("wb", buffering=0) as balloon:
+        for size in (4096, 1):
+            try:
+                while True:
+                    balloon.write(bytes(size))
+            except OSError:
+                pass
 
 
 # The process.

@@ -197,6 +197,17 @@ def test_a_file_made_in_the_instant_of_a_kill_is_never_read_and_goes_with_the_ne
     assert not unfinished.exists()
 
 
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_a_spool_of_another_user_is_said_and_not_taken_for_empty(home: Path) -> None:
+    spool.Writer(SOURCE).close()
+    spool.folder(SOURCE).chmod(0)
+    try:
+        with pytest.raises(spool.SpoolFailed, match="may not be read"):
+            list(spool.segments(SOURCE))
+    finally:
+        spool.folder(SOURCE).chmod(0o700)
+
+
 def test_a_folder_that_cannot_be_made_is_said(home: Path) -> None:
     home.mkdir()
     (home / "spool").write_text("a file")
