@@ -200,7 +200,8 @@ def test_events_that_waited_for_the_first_load_are_in_it(world: World) -> None: 
     assert told()["healed"] == 0
 
 
-def test_a_torn_last_line_costs_nothing_and_a_damaged_one_is_put_aside_and_healed(hearing: tuple[World, Receiver]) -> None:
+def test_a_torn_last_line_costs_nothing_and_a_damaged_one_is_put_aside_and_healed(hearing: tuple[World, Receiver], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_SEAL_AFTER", 3600.0)
     world, receiver = hearing  # noqa: F811 - the account, not the fixture
     for _ in range(3):
         world.account.create("customers")

@@ -17,6 +17,11 @@ AT = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 SOURCE = "letters"
 
 
+@pytest.fixture(autouse=True)
+def a_slow_machine_seals_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "_SEAL_AFTER", 3600.0)
+
+
 def kept() -> list[bytes]:
     return [record.body for segment in spool.segments(SOURCE) for record in spool.read(segment).records]
 
