@@ -11,6 +11,7 @@ from conftest import call
 from integration.receivers import Receiver, spooled
 from integration.test_stripe import World, ask, world  # noqa: F401 - the fixture of an account and its warehouse
 
+from cli import doctor
 from demo.stand_ins.stripe import Fault
 from pipelines import load
 from warehouse import ledger, spool
@@ -224,3 +225,18 @@ def test_a_source_without_webhooks_tells_nothing_of_them(world: World) -> None: 
     world.load()
     (run,) = ledger.recent_runs(1)
     assert "webhooks" not in json.loads(run["steps"][-1]["detail"])
+
+
+def test_the_doctor_says_what_waits_too_long_and_what_was_damaged(world: World, fails: Callable[..., WarehouseError]) -> None:  # noqa: F811 - the fixture
+    assert "none" in doctor._webhooks()
+    writer = spool.Writer("stripe")
+    assert "nothing waits" in doctor._webhooks()
+    writer.append(b"{}", world.now).result(5)
+    writer.close()
+    assert "bytes wait" in doctor._webhooks()
+    world.later(hours=7)
+    error = fails(doctor._webhooks)
+    assert "waits since 2026-03-01 12:00" in error.what
+    assert "warehouse load stripe" in error.mend
+    world.load()  # it is no event
+    assert "damaged" in fails(doctor._webhooks).what
