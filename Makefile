@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials lint format bench bench-postgres lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials lint format bench bench-postgres bench-webhooks lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,8 +42,8 @@ demo-reset:  ## Forget the demo company and all that was loaded from it
 test: setup  ## Run all tests
 	@$(BIN)/python -m pytest
 
-trials: setup  ## Kill 200 runs, and 200 times the loader alone, at random moments and compare what the next makes of it
-	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py
+trials: setup  ## Kill 200 runs, 200 times the loader alone, 40 times the receiver of webhooks, and compare what the next makes of it
+	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py tests/e2e/test_webhooks_killed.py
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .
@@ -59,9 +59,13 @@ format: setup  ## Put Python and SQL into their layout
 
 bench: setup  ## Measure the bars of docs/bench.md
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench_webhooks
 
 bench-postgres: setup  ## Measure loading 5 M rows beside DuckDB's own limits; WITH="--ingestr --large 20000000" for more
 	@$(BIN)/python -m tests.bench_postgres $(WITH)
+
+bench-webhooks: setup  ## Measure the receiver of webhooks, two minutes; WITH="--seconds 10" for a look
+	@$(BIN)/python -m tests.bench_webhooks $(WITH)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock

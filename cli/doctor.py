@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 
 from cli import tables
 from cli.demo_company import start_if_needed
@@ -28,7 +29,7 @@ def examine() -> None:
         _look(what, at)
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
-            ("PostgreSQL", _postgres), ("Stripe", _stripe),
+            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks),
             ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
         )
     ]  # fmt: skip
@@ -109,6 +110,22 @@ def _stripe() -> str:
     from pipelines.stripe import check_connection
 
     return check_connection() if settings().is_configured("stripe") else "not configured; SOURCES__STRIPE__STRIPE_SECRET_KEY is not set"
+
+
+def _webhooks() -> str:
+    from pipelines.source import common, sources
+    from warehouse import clock, spool
+
+    said = []
+    for source in (one for one in sources() if spool.is_used(one)):
+        waiting = list(spool.segments(source))
+        age = max(clock.now() - waiting[0].began_at, timedelta()) if waiting else timedelta()
+        if age > common(source).freshness:
+            raise StepFailed(f"what webhooks of {source} brought waits since {waiting[0].began_at:%Y-%m-%d %H:%M}.", mend=f"`warehouse load {source}`")
+        if damaged := spool.put_aside_files(source):
+            raise StepFailed(f"{damaged} files of the spool of {source} had damaged lines.", mend="docs/runbooks/webhooks.md says what to do")
+        said.append(f"{source}: {sum(one.bytes for one in waiting)} bytes wait" if waiting else f"{source}: nothing waits")
+    return "; ".join(said) or "none are received on this machine"
 
 
 def _warehouse() -> str:

@@ -6,6 +6,8 @@ import time
 
 import click
 
+from cli.serve import serve
+
 EXIT_CODES = """\b
 Exit code: 0 all that was asked succeeded, 1 checks found something,
 2 a setting, declaration or argument is wrong, 3 a step failed."""
@@ -30,12 +32,19 @@ def cli() -> None:
 
 @cli.command(short_help="Load, transform, check and publish.")
 @click.option("--due", is_flag=True, help="Load only the sources whose schedule asks for it now, for use by a scheduler.")
-def run(due: bool) -> None:
+@click.option("--follow", is_flag=True, help="Go on: run whenever webhooks have brought something or a source is due.")
+def run(due: bool, follow: bool) -> None:
     """Load, transform, check and publish, in this order, under the lease.
 
     A step that fails stops the run: what readers see stays as it was, and the next run goes on from there. Findings of
-    the checks stop the publication of wrong data and end with exit code 1.
+    the checks stop the publication of wrong data and end with exit code 1. With --follow errors are recorded and tried
+    again, and it ends, between two steps, when it is told to by SIGTERM or Ctrl+C.
     """
+    if follow:
+        from cli.follow import follow_changes
+
+        follow_changes()
+        return
     from cli.run import run_everything
 
     run_everything(only_due=due)
@@ -102,6 +111,9 @@ def publish() -> None:
     from cli.run import publish_all
 
     publish_all()
+
+
+cli.add_command(serve)
 
 
 @cli.command(short_help="What ran, how fresh, where to read.")

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,24 @@ if TYPE_CHECKING:
 
 def run_everything(*, only_due: bool) -> None:
     """Load (all sources, or those that are due), transform, check, publish, record."""
-    from pipelines.load import due, load
+    from pipelines.load import due
+
+    run_sources("run --due" if only_due else "run", lambda source: not only_due or due(source))
+
+
+def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callable[[], None] = lambda: None) -> None:
+    """Load the sources that are wanted, transform, check, publish, record.
+
+    Args:
+        command: what the ledger calls the run.
+        is_wanted: asked of each source that is configured, just before it would be loaded.
+        between: called between two steps; what it raises ends the run there.
+    """
+    from pipelines.load import load
     from pipelines.source import sources
 
     began = time.monotonic()
-    with _recorded("run --due" if only_due else "run") as run:
+    with _recorded(command) as run:
         start_if_needed()
         refused: list[str] = []
         for source in sources():
@@ -33,20 +46,25 @@ def run_everything(*, only_due: bool) -> None:
                 with run.step("load", source) as step:
                     step.status, step.detail["why"] = "skipped", "not configured"
                 continue
-            if only_due and not due(source):
+            if not is_wanted(source):
                 with run.step("load", source) as step:
                     step.status, step.detail["why"] = "skipped", "not due"
                 continue
+            between()
             loaded = load(source, run)
             refused += [finding for table in loaded for finding in table.findings]
             tables.loads(loaded)
+        tables.webhooks(run)
+        between()
         _transform(run)
+        between()
         findings = _check(run)
         tables.findings(findings)
         wrong = [finding for finding in findings if finding.severity == "error"]
         if wrong:
             mend = "`warehouse check` lists them; mend the data or the rule and run again"
             raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend=mend)
+        between()
         _publish(run)
         _raise_refused(refused)
     tables.steps(run, time.monotonic() - began)
@@ -60,6 +78,7 @@ def load_one(source: str) -> None:
         start_if_needed()
         loaded = load(source, run)
         tables.loads(loaded)
+        tables.webhooks(run)
         _raise_refused([finding for table in loaded for finding in table.findings])
 
 

@@ -40,6 +40,14 @@ def loads(loaded: "list[Loaded]") -> None:
     show("loaded", ("source", "table", "read", "written", "deleted", "what"), rows)
 
 
+def webhooks(run: "Run") -> None:
+    """What webhooks brought, and what they missed and asking found; nothing where none are received."""
+    told = [(step.item, step.detail["webhooks"]) for step in run.steps if "webhooks" in step.detail]
+    columns = ("drained", "again", "healed", "torn", "damaged")
+    if told:
+        show("webhooks", ("source", *columns), [(source, *(counts[column] for column in columns)) for source, counts in told])
+
+
 def models(built: "Built") -> None:
     """What was built."""
     title = "built (the code had changed)" if built.planned else "built"

@@ -102,6 +102,7 @@ def _load_in_passes(source: str, connection: "DuckDBPyConnection", work: Path, r
             if known is not one:
                 known.rows_read, known.rows_written = known.rows_read + one.rows_read, known.rows_written + one.rows_written
                 known.rows_deleted, known.findings = known.rows_deleted + one.rows_deleted, known.findings + one.findings
+    step.detail |= memory.get("told", {})
     return list(sums.values())
 
 

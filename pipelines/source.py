@@ -200,7 +200,7 @@ class Reading(Protocol):
     connection: "DuckDBPyConnection"
     """The warehouse, to ask what it holds."""
     memory: dict[str, Any]
-    """Empty at the beginning of a load and kept through its passes."""
+    """Empty at the beginning of a load and kept through its passes; what stands under `told` is kept by the ledger."""
     more: bool
     """Set by a source that wants another pass, begun when what it has read so far is in the warehouse."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.source import FOLDER, LOADED_AT, SETTLED_AT, Extract, Reading
 from pipelines.stripe_client import Client
 from pipelines.stripe_rows import Batch, Object, StripeDeclaration, instant, personal_paths, scrubbed, write
+from pipelines.stripe_spool import Spooled
 from warehouse import clock
 from warehouse.declared import read
 from warehouse.settings import settings
@@ -212,9 +213,13 @@ class _Account:
 
     def _events(self, since: datetime, cursor: datetime | None) -> Iterator[Batches]:
         """Days of events, oldest first; their objects are in the warehouse before they are."""
+        fetched: dict[tuple[str, str], datetime] = {}
+        spooled = Spooled(self._now, self._reading.memory.setdefault("told", {}))
+        if cursor is not None:
+            yield from self._drained(spooled, fetched, cursor)
         batches, events = self._followed(), Batch()
-        fetched = {(name, thing["id"]): at for name, batch in batches.items() for thing, at in batch.objects}
-        begin = since
+        fetched |= {(name, thing["id"]): at for name, batch in batches.items() for thing, at in batch.objects}
+        begin = settled = since
         while begin <= self._now:
             end = min(begin + timedelta(days=1), self._now + timedelta(seconds=1))
             new: list[Object] = []
@@ -222,7 +227,10 @@ class _Account:
             settled = min(end, self._now)
             for page, at in self._client.pages("events", **bounds):
                 known = {row[0] for row in _held(self._reading, "events", "id", [event["id"] for event in page])}
-                new += [event for event in page if event["id"] not in known]
+                arrived = [event for event in page if event["id"] not in known]
+                if cursor is not None:
+                    spooled.polled(arrived)
+                new += arrived
                 settled = min(settled, at)
             yield from self._touched(batches, new, fetched)
             events.objects += [(self._without_personal(event), settled) for event in new]
@@ -234,11 +242,27 @@ class _Account:
             begin = begin + timedelta(days=1)
         if batches:
             yield batches
-        if not events.objects and cursor is not None and self._now - cursor > timedelta(days=1):
+        quiet = self._declared.lag if spooled.brought else timedelta(days=1)  # webhooks that bring all leave nothing to move the cursor
+        if not events.objects and cursor is not None and self._now - cursor > quiet:
             newest = self._one("SELECT arg_max(id, created_at) FROM raw_stripe.events", "events")
             events.again[newest] = self._now  # a quiet account: say that nothing was missed until now
         if events.objects or events.again:
             yield {"events": events}
+        if cursor is None:
+            yield from self._drained(spooled, fetched, settled)
+
+    def _drained(self, spooled: Spooled, fetched: dict[tuple[str, str], datetime], settled: datetime) -> Iterator[Batches]:
+        """What webhooks brought. It says nothing about what they missed: the cursor stays where polling got to."""
+        for part in spooled.parts():
+            known = {row[0] for row in _held(self._reading, "events", "id", list(part))}
+            new = [event for key, event in part.items() if key not in known]
+            spooled.take(new)
+            batches: Batches = {}
+            yield from self._touched(batches, new, fetched)
+            if batches:
+                yield batches
+            if new:
+                yield {"events": Batch([(self._without_personal(event), settled) for event in new])}
 
     def _touched(self, batches: Batches, events: list[Object], fetched: dict[tuple[str, str], datetime]) -> Iterator[Batches]:
         """Fetch what the events are about, each thing once; what is yielded is taken out of the batches."""

@@ -35,6 +35,7 @@ class StripeSettings(BaseModel):
     stripe_secret_key: SecretStr | None = None
     base_url: str = "https://api.stripe.com"
     start_date: date | None = None
+    webhook_secrets: SecretStr | None = None
 
 
 class SourcesSettings(BaseModel):
@@ -122,6 +123,11 @@ class Settings(BaseSettings):
         return self.home / "published"
 
     @property
+    def spool(self) -> Path:
+        """What was received and is not loaded yet; it holds personal data."""
+        return self.home / "spool"
+
+    @property
     def is_demo(self) -> bool:
         """Whether the PostgreSQL in use is the demo company of this home."""
         return _demo_credentials(self.home) is not None and self._postgres() == _demo_credentials(self.home)
@@ -170,6 +176,21 @@ class Settings(BaseSettings):
             )
         return self._stripe()
 
+    def stripe_webhook_secrets(self) -> list[str]:
+        """The signing secrets of Stripe's webhook endpoints, each of them valid.
+
+        Raises:
+            UsageError: none is set.
+        """
+        given = self.sources.stripe.webhook_secrets
+        secrets = _parts(given.get_secret_value() if given else "")
+        if not secrets:
+            raise UsageError(
+                "SOURCES__STRIPE__WEBHOOK_SECRETS is not set: no webhook could be told from a forged one.",
+                mend="copy the endpoint's signing secret (whsec_…) from Stripe; while it is rotated both, with a comma between",
+            )
+        return secrets
+
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
 
@@ -183,6 +204,10 @@ class Settings(BaseSettings):
                 mend="`openssl rand -hex 32` makes one; keep a copy where your other secrets are",
             )
         return given.get_secret_value().encode()
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def demo_env_file(home: Path) -> Path:
@@ -244,9 +269,11 @@ def _given_secrets() -> list[str]:
     try:
         now = settings()
     except UsageError:
-        return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))]
+        return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET"))]
     secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.sources.stripe.stripe_secret_key, now.privacy.hmac_key)
     given = [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
+    webhooks = now.sources.stripe.webhook_secrets
+    given += _parts(webhooks.get_secret_value()) if webhooks else []
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
 
