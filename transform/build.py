@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from transform.raw_tables import complete
 from warehouse import clock, storage
 from warehouse.errors import FindingsFound, StepFailed, UsageError
 from warehouse.settings import ROOT, settings
@@ -40,6 +41,8 @@ def build(restate: Sequence[str] = ()) -> Built:
         StepFailed: a model could not be planned or built; production keeps what it showed before.
         FindingsFound: a blocking audit found wrong data; the models below it keep what they showed before.
     """
+    with storage.open_warehouse() as connection:
+        complete(connection)
     with open_context() as context:
         report: Report = context.console
         try:
