@@ -96,9 +96,9 @@ class _Account:
         intent = self._make("payment_intents", at, **money, status="requires_payment_method" if is_refused else "succeeded", amount_received=amount)
         charge = self._make("charges", at, **money, payment_intent=intent["id"], billing_details=person)
         if is_refused:
-            refusal = {"status": "failed", "paid": False, "captured": False, "amount_captured": 0, "failure_code": "card_declined"}
+            refusal: Object = {"status": "failed", "paid": False, "captured": False, "amount_captured": 0, "failure_code": "card_declined"}
             self.stripe.update(charge["id"], announce=None, **refusal)
-            intent_now = {"amount_received": 0}
+            intent_now: Object = {"amount_received": 0}
         else:
             charge = self.stripe.update(charge["id"], announce=None, amount_captured=amount, balance_transaction=self._movement(charge, cents, at))
             self.charges.append(charge)

@@ -33,7 +33,19 @@ MODEL (
     is_deleted = 'Whether it was deleted in Stripe. Always false here: deleted charges leave the facts and stay in staging.'
   ),
   audits (
-    not_null(columns := (charge_id, created_at, created_date, status, currency, amount, amount_captured, amount_refunded, net_amount)),
+    not_null(
+      columns := (
+        charge_id,
+        created_at,
+        created_date,
+        status,
+        currency,
+        amount,
+        amount_captured,
+        amount_refunded,
+        net_amount
+      )
+    ),
     unique_values(columns := charge_id),
     amount_is_valid(amount := amount),
     not_in_the_future(day := created_date),
@@ -42,19 +54,37 @@ MODEL (
 );
 
 WITH charges AS (
-  SELECT * FROM staging.stg_stripe__charges WHERE is_live
+  SELECT
+    *
+  FROM staging.stg_stripe__charges
+  WHERE
+    is_live
 ), all_refunds AS (
-  SELECT * FROM staging.stg_stripe__refunds WHERE is_live
+  SELECT
+    *
+  FROM staging.stg_stripe__refunds
+  WHERE
+    is_live
 ), all_disputes AS (
-  SELECT * FROM staging.stg_stripe__disputes WHERE is_live
+  SELECT
+    *
+  FROM staging.stg_stripe__disputes
+  WHERE
+    is_live
 ), balance_transactions AS (
-  SELECT * FROM staging.stg_stripe__balance_transactions WHERE is_live
+  SELECT
+    *
+  FROM staging.stg_stripe__balance_transactions
+  WHERE
+    is_live
 ), refunded AS (
   SELECT
     charge_id,
     currency,
-    COUNT(*) FILTER (WHERE moved_balance) AS refunds,
-    SUM(amount) FILTER (WHERE moved_balance) AS amount,
+    COUNT(*) FILTER(WHERE
+      moved_balance) AS refunds,
+    SUM(amount) FILTER(WHERE
+      moved_balance) AS amount,
     MAX(loaded_at) AS loaded_at
   FROM (
     SELECT
@@ -62,19 +92,26 @@ WITH charges AS (
       currency,
       amount,
       loaded_at,
-      NOT is_deleted AND NOT balance_transaction_id IS NULL AND NOT status IN ('failed', 'canceled') AS moved_balance
+      NOT is_deleted
+      AND NOT balance_transaction_id IS NULL
+      AND NOT status IN ('failed', 'canceled') AS moved_balance
     FROM all_refunds
   ) AS judged
-  GROUP BY charge_id, currency
+  GROUP BY
+    charge_id,
+    currency
 ), disputed AS (
   SELECT
     all_disputes.charge_id,
     COUNT(*) AS disputes,
-    SUM(all_disputes.amount) FILTER (WHERE all_disputes.currency = charges.currency) AS amount,
+    SUM(all_disputes.amount) FILTER(WHERE
+      all_disputes.currency = charges.currency) AS amount,
     MAX(all_disputes.loaded_at) AS loaded_at
   FROM all_disputes
-  JOIN charges ON charges.charge_id = all_disputes.charge_id
-  GROUP BY all_disputes.charge_id
+  JOIN charges
+    ON charges.charge_id = all_disputes.charge_id
+  GROUP BY
+    all_disputes.charge_id
 ), payments AS (
   SELECT
     charges.charge_id,
@@ -100,9 +137,12 @@ WITH charges AS (
     balance_transactions.loaded_at AS balance_loaded_at,
     charges.is_deleted
   FROM charges
-  LEFT JOIN refunded ON refunded.charge_id = charges.charge_id AND refunded.currency = charges.currency
-  LEFT JOIN disputed ON disputed.charge_id = charges.charge_id
-  LEFT JOIN balance_transactions ON balance_transactions.balance_transaction_id = charges.balance_transaction_id
+  LEFT JOIN refunded
+    ON refunded.charge_id = charges.charge_id AND refunded.currency = charges.currency
+  LEFT JOIN disputed
+    ON disputed.charge_id = charges.charge_id
+  LEFT JOIN balance_transactions
+    ON balance_transactions.balance_transaction_id = charges.balance_transaction_id
 )
 SELECT
   charge_id::TEXT AS charge_id,
@@ -116,7 +156,9 @@ SELECT
   amount::DECIMAL(38, 3) AS amount,
   amount_captured::DECIMAL(38, 3) AS amount_captured,
   amount_refunded::DECIMAL(38, 3) AS amount_refunded,
-  (amount_captured - amount_refunded)::DECIMAL(38, 3) AS net_amount,
+  (
+    amount_captured - amount_refunded
+  )::DECIMAL(38, 3) AS net_amount,
   refunds::BIGINT AS refunds,
   disputes::BIGINT AS disputes,
   amount_disputed::DECIMAL(38, 3) AS amount_disputed,

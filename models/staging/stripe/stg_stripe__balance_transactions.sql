@@ -27,7 +27,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (balance_transaction_id, is_deleted, loaded_at)), unique_values(columns := balance_transaction_id))
+  audits (
+    not_null(columns := (balance_transaction_id, is_deleted, loaded_at)),
+    unique_values(columns := balance_transaction_id)
+  )
 );
 
 SELECT
@@ -45,11 +48,21 @@ SELECT
   net::BIGINT AS net_minor,
   net_decimal::DECIMAL(38, 3) AS net,
   exchange_rate::DECIMAL(38, 12) AS exchange_rate,
-  (available_at AT TIME ZONE 'UTC')::TIMESTAMP AS available_at,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    available_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS available_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.balance_transactions

@@ -32,7 +32,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (charge_id, is_deleted, loaded_at)), unique_values(columns := charge_id))
+  audits (
+    not_null(columns := (charge_id, is_deleted, loaded_at)),
+    unique_values(columns := charge_id)
+  )
 );
 
 SELECT
@@ -56,10 +59,18 @@ SELECT
   amount_refunded_decimal::DECIMAL(38, 3) AS amount_refunded,
   receipt_email_hash::TEXT AS receipt_email_hash,
   billing_email_hash::TEXT AS billing_email_hash,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.charges

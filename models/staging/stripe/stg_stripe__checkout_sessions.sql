@@ -27,7 +27,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (checkout_session_id, is_deleted, loaded_at)), unique_values(columns := checkout_session_id))
+  audits (
+    not_null(columns := (checkout_session_id, is_deleted, loaded_at)),
+    unique_values(columns := checkout_session_id)
+  )
 );
 
 SELECT
@@ -45,11 +48,21 @@ SELECT
   amount_total::BIGINT AS amount_total_minor,
   amount_total_decimal::DECIMAL(38, 3) AS amount_total,
   customer_email_hash::TEXT AS customer_email_hash,
-  (expires_at AT TIME ZONE 'UTC')::TIMESTAMP AS expires_at,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    expires_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS expires_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.checkout_sessions

@@ -24,7 +24,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (coupon_id, is_deleted, loaded_at)), unique_values(columns := coupon_id))
+  audits (
+    not_null(columns := (coupon_id, is_deleted, loaded_at)),
+    unique_values(columns := coupon_id)
+  )
 );
 
 SELECT
@@ -39,11 +42,21 @@ SELECT
   valid::BOOLEAN AS is_valid,
   times_redeemed::BIGINT AS times_redeemed,
   max_redemptions::BIGINT AS max_redemptions,
-  (redeem_by AT TIME ZONE 'UTC')::TIMESTAMP AS redeem_by,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    redeem_by AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS redeem_by,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.coupons

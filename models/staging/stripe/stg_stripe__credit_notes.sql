@@ -26,7 +26,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (credit_note_id, is_deleted, loaded_at)), unique_values(columns := credit_note_id))
+  audits (
+    not_null(columns := (credit_note_id, is_deleted, loaded_at)),
+    unique_values(columns := credit_note_id)
+  )
 );
 
 SELECT
@@ -44,10 +47,18 @@ SELECT
   subtotal_decimal::DECIMAL(38, 3) AS subtotal,
   total::BIGINT AS total_minor,
   total_decimal::DECIMAL(38, 3) AS total,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.credit_notes

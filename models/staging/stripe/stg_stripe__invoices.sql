@@ -37,7 +37,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (invoice_id, is_deleted, loaded_at)), unique_values(columns := invoice_id))
+  audits (
+    not_null(columns := (invoice_id, is_deleted, loaded_at)),
+    unique_values(columns := invoice_id)
+  )
 );
 
 SELECT
@@ -59,17 +62,37 @@ SELECT
   amount_paid_decimal::DECIMAL(38, 3) AS amount_paid,
   amount_remaining::BIGINT AS amount_remaining_minor,
   amount_remaining_decimal::DECIMAL(38, 3) AS amount_remaining,
-  (period_start_at AT TIME ZONE 'UTC')::TIMESTAMP AS period_start_at,
-  (period_end_at AT TIME ZONE 'UTC')::TIMESTAMP AS period_end_at,
-  (due_at AT TIME ZONE 'UTC')::TIMESTAMP AS due_at,
-  (finalized_at AT TIME ZONE 'UTC')::TIMESTAMP AS finalized_at,
-  (paid_at AT TIME ZONE 'UTC')::TIMESTAMP AS paid_at,
-  (voided_at AT TIME ZONE 'UTC')::TIMESTAMP AS voided_at,
+  (
+    period_start_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS period_start_at,
+  (
+    period_end_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS period_end_at,
+  (
+    due_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS due_at,
+  (
+    finalized_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS finalized_at,
+  (
+    paid_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS paid_at,
+  (
+    voided_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS voided_at,
   customer_email_hash::TEXT AS customer_email_hash,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.invoices

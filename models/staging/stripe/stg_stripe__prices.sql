@@ -24,7 +24,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (price_id, is_deleted, loaded_at)), unique_values(columns := price_id))
+  audits (
+    not_null(columns := (price_id, is_deleted, loaded_at)),
+    unique_values(columns := price_id)
+  )
 );
 
 SELECT
@@ -40,10 +43,18 @@ SELECT
   unit_amount_exact::DECIMAL(38, 12) AS unit_amount_minor_exact,
   recurring_interval::TEXT AS recurring_interval,
   recurring_interval_count::BIGINT AS recurring_interval_count,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.prices

@@ -19,7 +19,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (product_id, is_deleted, loaded_at)), unique_values(columns := product_id))
+  audits (
+    not_null(columns := (product_id, is_deleted, loaded_at)),
+    unique_values(columns := product_id)
+  )
 );
 
 SELECT
@@ -29,11 +32,21 @@ SELECT
   type::TEXT AS type,
   active::BOOLEAN AS is_active,
   default_price_id::TEXT AS default_price_id,
-  (updated_at AT TIME ZONE 'UTC')::TIMESTAMP AS updated_at,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    updated_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS updated_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.products

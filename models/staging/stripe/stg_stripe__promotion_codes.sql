@@ -18,7 +18,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (promotion_code_id, is_deleted, loaded_at)), unique_values(columns := promotion_code_id))
+  audits (
+    not_null(columns := (promotion_code_id, is_deleted, loaded_at)),
+    unique_values(columns := promotion_code_id)
+  )
 );
 
 SELECT
@@ -28,10 +31,18 @@ SELECT
   customer_id::TEXT AS customer_id,
   active::BOOLEAN AS is_active,
   times_redeemed::BIGINT AS times_redeemed,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.promotion_codes

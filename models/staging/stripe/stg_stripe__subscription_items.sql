@@ -18,7 +18,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (subscription_item_id, is_deleted, loaded_at)), unique_values(columns := subscription_item_id))
+  audits (
+    not_null(columns := (subscription_item_id, is_deleted, loaded_at)),
+    unique_values(columns := subscription_item_id)
+  )
 );
 
 SELECT
@@ -26,12 +29,24 @@ SELECT
   subscription_id::TEXT AS subscription_id,
   price_id::TEXT AS price_id,
   quantity::BIGINT AS quantity,
-  (current_period_start_at AT TIME ZONE 'UTC')::TIMESTAMP AS current_period_start_at,
-  (current_period_end_at AT TIME ZONE 'UTC')::TIMESTAMP AS current_period_end_at,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    current_period_start_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS current_period_start_at,
+  (
+    current_period_end_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS current_period_end_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.subscription_items

@@ -24,7 +24,10 @@ MODEL (
     settled_at = 'As of when Stripe was asked for this state, UTC; an older state never replaces a newer one.',
     loaded_at = 'When this state was loaded, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (subscription_id, is_deleted, loaded_at)), unique_values(columns := subscription_id))
+  audits (
+    not_null(columns := (subscription_id, is_deleted, loaded_at)),
+    unique_values(columns := subscription_id)
+  )
 );
 
 SELECT
@@ -33,17 +36,35 @@ SELECT
   status::TEXT AS status,
   UPPER(currency)::TEXT AS currency,
   collection_method::TEXT AS collection_method,
-  (start_at AT TIME ZONE 'UTC')::TIMESTAMP AS start_at,
-  (trial_start_at AT TIME ZONE 'UTC')::TIMESTAMP AS trial_start_at,
-  (trial_end_at AT TIME ZONE 'UTC')::TIMESTAMP AS trial_end_at,
+  (
+    start_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS start_at,
+  (
+    trial_start_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS trial_start_at,
+  (
+    trial_end_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS trial_end_at,
   cancel_at_period_end::BOOLEAN AS is_canceled_at_period_end,
-  (canceled_at AT TIME ZONE 'UTC')::TIMESTAMP AS canceled_at,
-  (ended_at AT TIME ZONE 'UTC')::TIMESTAMP AS ended_at,
+  (
+    canceled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS canceled_at,
+  (
+    ended_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS ended_at,
   latest_invoice_id::TEXT AS latest_invoice_id,
-  (created_at AT TIME ZONE 'UTC')::TIMESTAMP AS created_at,
+  (
+    created_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS created_at,
   livemode::BOOLEAN AS is_live,
   is_deleted::BOOLEAN AS is_deleted,
-  (deleted_at AT TIME ZONE 'UTC')::TIMESTAMP AS deleted_at,
-  (_settled_at AT TIME ZONE 'UTC')::TIMESTAMP AS settled_at,
-  (_loaded_at AT TIME ZONE 'UTC')::TIMESTAMP AS loaded_at
+  (
+    deleted_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS deleted_at,
+  (
+    _settled_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS settled_at,
+  (
+    _loaded_at AT TIME ZONE 'UTC'
+  )::TIMESTAMP AS loaded_at
 FROM raw_stripe.subscriptions
