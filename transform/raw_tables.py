@@ -3,6 +3,7 @@
 So every model builds on every warehouse, and a source that is configured later finds its models waiting.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,47 +50,67 @@ def external_models(folder: Path = FOLDER) -> dict[str, ExternalModel]:
     return found
 
 
-def complete(connection: "DuckDBPyConnection") -> list[str]:
-    """Create each declared raw table that was never loaded, empty and marked so that a load replaces it; returns their names.
+@dataclass(frozen=True)
+class RawTables:
+    """What the warehouse has of the declared raw tables.
 
-    Raises:
-        StepFailed: a table that was loaded lacks a declared column, so that no model could read it.
+    Attributes:
+        never_loaded: the sources of which no table was ever loaded.
+        lacking: declared columns that a loaded table does not have, as raw_source.table.column.
     """
-    made, lacking = [], []
+
+    never_loaded: set[str]
+    lacking: list[str]
+
+
+def complete(connection: "DuckDBPyConnection") -> RawTables:
+    """Create each declared raw table that was never loaded, empty and marked so that a load replaces it; repeating it changes nothing."""
+    held = _held(connection)
+    loaded, lacking = set(), []
     for name, model in external_models().items():
-        schema, table = name.split(".")
-        held = _columns(connection, schema, table)
-        if held and _comment(connection, schema, table) != NEVER_LOADED:
-            lacking += [(schema.removeprefix("raw_"), f"{name}.{column}") for column in model.columns if column.lower() not in held]
-        elif not held or held != _declared(connection, model):
-            columns = ", ".join(f'"{column}" {kind}' for column, kind in model.columns.items())
-            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {schema}")
+        columns, comment = held.get(name, ({}, None))
+        if columns and comment != NEVER_LOADED:
+            loaded.add(_source_of(name))
+            lacking += [f"{name}.{column}" for column in model.columns if column.lower() not in columns]
+        elif columns != _declared(connection, model):
+            definition = ", ".join(f'"{column}" {kind}' for column, kind in model.columns.items())
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {name.split('.')[0]}")
             connection.begin()
-            connection.execute(f"CREATE OR REPLACE TABLE {name} ({columns})")
+            connection.execute(f"CREATE OR REPLACE TABLE {name} ({definition})")
             connection.execute(f"COMMENT ON TABLE {name} IS '{NEVER_LOADED}'")
             connection.commit()
-            made.append(name)
-    if lacking:
-        source = lacking[0][0]
-        raise StepFailed(
-            f"raw tables lack columns that external_models/ declares: {', '.join(column for _, column in lacking)}.",
-            mend=f"`warehouse load {source}` adds what the source has; what it does not have, take out of external_models/{source}.yaml and its models",
-        )
-    return made
+    return RawTables({_source_of(name) for name in external_models()} - loaded, lacking)
 
 
-def _columns(connection: "DuckDBPyConnection", schema: str, table: str) -> dict[str, str]:
-    query = "SELECT lower(column_name), data_type FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = ? AND table_name = ?"
-    return dict(connection.execute(query, [schema, table]).fetchall())
+def lacking_error(error: StepFailed, lacking: list[str]) -> StepFailed:
+    """A failed build, explained by the declared columns that raw tables lack."""
+    source = _source_of(lacking[0])
+    return StepFailed(
+        f"{error.what}; external_models/ declares columns that were never loaded: {', '.join(lacking)}.",
+        mend=f"`warehouse load {source}` adds what the source has; what it does not have, take out of external_models/{source}.yaml and its models",
+    )
+
+
+def _source_of(name: str) -> str:
+    return name.split(".")[0].removeprefix("raw_")
+
+
+def _held(connection: "DuckDBPyConnection") -> dict[str, tuple[dict[str, str], str | None]]:
+    """The raw tables, name -> columns (lower case) and comment."""
+    query = (
+        "SELECT schema_name || '.' || table_name, comment FROM duckdb_tables() WHERE database_name = current_database() AND starts_with(schema_name, 'raw_')"
+    )
+    held: dict[str, tuple[dict[str, str], str | None]] = {name: ({}, comment) for name, comment in connection.execute(query).fetchall()}
+    query = (
+        "SELECT schema_name || '.' || table_name, lower(column_name), data_type FROM duckdb_columns() "
+        "WHERE database_name = current_database() AND starts_with(schema_name, 'raw_')"
+    )
+    for name, column, kind in connection.execute(query).fetchall():
+        held.get(name, ({}, None))[0][column] = kind
+    return held
 
 
 def _declared(connection: "DuckDBPyConnection", model: ExternalModel) -> dict[str, str]:
-    """The declared types as DuckDB spells them."""
+    """The declared columns with their types as DuckDB spells them."""
     spelled = connection.execute("SELECT " + ", ".join(f"typeof(NULL::{kind})" for kind in model.columns.values())).fetchone() or ()
     return dict(zip((column.lower() for column in model.columns), spelled, strict=True))
-
-
-def _comment(connection: "DuckDBPyConnection", schema: str, table: str) -> str | None:
-    query = "SELECT comment FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = ? AND table_name = ?"
-    row = connection.execute(query, [schema, table]).fetchone()
-    return row[0] if row else None
