@@ -13,7 +13,7 @@ SELECT
   NULL AS cohort_month
 FROM (
   SELECT
-    SUM(cohort_size) AS customers
+    COALESCE(SUM(cohort_size), 0) AS customers
   FROM @this_model
   WHERE
     months_since_first = 0

@@ -58,8 +58,8 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
         between()
         _transform(run)
         between()
-        findings = _check(run)
-        tables.findings(findings)
+        findings, left_out = _check(run)
+        tables.findings(findings, left_out)
         wrong = [finding for finding in findings if finding.severity == "error"]
         if wrong:
             mend = "`warehouse check` lists them; mend the data or the rule and run again"
@@ -99,12 +99,12 @@ def transform_all(restate: Sequence[str] = ()) -> None:
 def check_all(*, as_json: bool) -> None:
     """Check contracts and freshness."""
     with _recorded("check") as run:
-        findings = _check(run)
+        findings, left_out = _check(run)
         if as_json:
             for finding in findings:
                 say(json.dumps(finding.as_json()))
         else:
-            tables.findings(findings)
+            tables.findings(findings, left_out)
         wrong = [finding for finding in findings if finding.severity == "error"]
         if wrong:
             raise FindingsFound(f"{len(wrong)} findings.", mend="each names its query; mend the data at its source or the rule in soda/")
@@ -149,17 +149,19 @@ def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
     tables.models(built)
 
 
-def _check(run: "Run") -> "list[Finding]":
+def _check(run: "Run") -> "tuple[list[Finding], list[str]]":
+    """What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
     from monitoring.check import check
     from pipelines.source import common, sources
 
     with run.step("check") as step, progress("checking the contracts"):
-        findings = check({source: common(source).freshness for source in sources()})
+        left_out = [source for source in sources() if not settings().is_configured(source) and ledger.last_success("load", source) is None]
+        findings = check({source: common(source).freshness for source in sources()}, left_out)
         step.rows_out = len(findings)
-        step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50]}
+        step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50], "not_checked": left_out}
         if any(finding.severity == "error" for finding in findings):
             step.status = "findings"
-    return findings
+    return findings, left_out
 
 
 def _publish(run: "Run") -> None:

@@ -54,10 +54,12 @@ def models(built: "Built") -> None:
     show(title, ("model", "seconds", "audits"), [(model.name, round(model.seconds, 2), f"{model.audits_passed} passed") for model in built.models])
 
 
-def findings(found: "list[Finding]") -> None:
-    """What the checks found."""
+def findings(found: "list[Finding]", left_out: Sequence[str]) -> None:
+    """What the checks found, and the sources whose tables were not checked."""
     rows = [(one.severity, one.table, one.column or "", one.check, one.observed, one.expected) for one in found]
     show("checked: nothing found" if not found else "findings", ("severity", "table", "column", "check", "observed", "expected"), rows)
+    if left_out:
+        show("not checked", ("source", "why"), [(source, "not configured and never loaded") for source in left_out])
 
 
 def compared(results: "list[TableComparison]") -> None:

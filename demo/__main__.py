@@ -64,6 +64,7 @@ def _start(home: Path, given: argparse.Namespace) -> int:
         server = box.start(home, progress=progress)
     say(f"The demo company is running: PostgreSQL on {HOST}, port {server.port}, database {DATABASE}.")
     say(f"The warehouse reads it as {READER}; connection string and key are in {demo_env_file(home)}.")
+    say(f"Beside it run stand-ins of what the company uses: {', '.join(box.stand_ins_of(home).addresses())}.")
     say("Stop it with `make demo-stop`.")
     return 0
 
@@ -94,6 +95,10 @@ def _status(home: Path, given: argparse.Namespace) -> int:
         say("The demo company is not running.")
         return 1
     say(f"The demo company is running on {HOST}, port {server.port}.")
+    if not box.stand_ins_of(home).is_running():
+        say("Its stand-ins of APIs are not running.")
+        return 1
+    say(f"Stand-ins: {', '.join(box.stand_ins_of(home).addresses())}.")
     return 0
 
 

@@ -2,10 +2,12 @@
 
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from demo.server import Server
+from demo.stand_ins.company import StandIns
 from warehouse.errors import StepFailed, UsageError
 from warehouse.files import write_atomically
 from warehouse.settings import demo_env_file, reload
@@ -19,10 +21,16 @@ def server_of(home: Path, *, fsync: bool = True) -> Server:
     return Server(demo_env_file(home).parent.resolve() / "postgres", fsync)
 
 
-def start(home: Path, *, fsync: bool = True, progress: Callable[[str], object] = lambda step: None) -> Server:
-    """Open the company: start its server, fill it, and write its connection string and key for the warehouse.
+def stand_ins_of(home: Path) -> StandIns:
+    """The APIs that the company of a home uses, running or not."""
+    return StandIns(demo_env_file(home).parent.resolve() / "stand_ins")
 
-    Does only what is still to be done; `progress` is told each longer step before it begins. `fsync=False` is for tests.
+
+def start(home: Path, *, fsync: bool = True, stand_ins: bool = True, progress: Callable[[str], object] = lambda step: None) -> Server:
+    """Open the company: start its server and the APIs it uses, fill them, and write how the warehouse reaches them.
+
+    Does only what is still to be done; `progress` is told each longer step before it begins. `fsync=False` is for tests,
+    and so is `stand_ins=False`, which leaves the APIs out.
 
     Raises:
         UsageError: something this needs is not installed, or cannot work in this place.
@@ -36,15 +44,19 @@ def start(home: Path, *, fsync: bool = True, progress: Callable[[str], object] =
             mend="give the demo a folder of its own: WAREHOUSE_HOME=./demo-data make demo",
         )
     server = server_of(home, fsync=fsync)
-    if not server.is_running():
-        progress("starting PostgreSQL")
-        server.ensure_running()
-    with server.lock():
-        if not _is_open(home, server):
-            progress("filling the company with 69,659 purchases")
-            admit(server)
-            fill(server.url(OWNER, DATABASE))
-        _write_env(home, server.url(READER, DATABASE))
+    with ThreadPoolExecutor(1) as beside:
+        apis = beside.submit(stand_ins_of(home).ensure_running) if stand_ins else None
+        if not server.is_running():
+            progress("starting PostgreSQL")
+            server.ensure_running()
+        with server.lock():
+            if not _is_open(home, server):
+                progress("filling the company with 69,659 purchases")
+                admit(server)
+                fill(server.url(OWNER, DATABASE))
+            if apis is not None:
+                apis.result()
+            _write_env(home, server.url(READER, DATABASE), stand_ins_of(home).environment() if apis is not None else {})
     return server
 
 
@@ -61,7 +73,8 @@ def owner_url(home: Path) -> str:
 
 def stop(home: Path) -> bool:
     """Close the company; what it holds stays. True if it was open."""
-    return server_of(home).stop()
+    stopped = [stand_ins_of(home).stop(), server_of(home).stop()]
+    return any(stopped)
 
 
 def reset(home: Path) -> bool:
@@ -93,12 +106,13 @@ def _is_open(home: Path, server: Server) -> bool:
         return False
 
 
-def _write_env(home: Path, credentials: str) -> None:
+def _write_env(home: Path, credentials: str, of_apis: Mapping[str, str]) -> None:
     """The key is made once: another one would turn every pseudonym in the warehouse into a stranger's."""
     file = demo_env_file(home)
-    before = file.read_text() if file.exists() else ""
-    key = next((line.partition("=")[2] for line in before.splitlines() if line.startswith(f"{KEY_NAME}=")), secrets.token_hex(32))
-    after = f"SOURCES__POSTGRES__CREDENTIALS={credentials}\n{KEY_NAME}={key}\nPRIVACY__HMAC_KEY_ID=demo\n"
-    if after != before:
-        write_atomically(file, after, mode=0o600)
+    before = dict(line.split("=", 1) for line in file.read_text().splitlines()) if file.exists() else {}
+    fixed = {"SOURCES__POSTGRES__CREDENTIALS": credentials, KEY_NAME: before.get(KEY_NAME) or secrets.token_hex(32), f"{KEY_NAME}_ID": "demo"}
+    after = fixed | (dict(of_apis) or {name: value for name, value in before.items() if name not in fixed})
+    content = "".join(f"{name}={value}\n" for name, value in after.items())
+    if not file.exists() or file.read_text() != content:
+        write_atomically(file, content, mode=0o600)
         reload()

@@ -13,7 +13,7 @@ from sqlmesh.core.model import ExternalModel, Model, SqlModel
 
 
 class HouseRule(Rule):  # type: ignore[misc]  # sqlmesh ships no type information
-    """A rule for the models of this project; what others own (external_models.yaml) is not held to it."""
+    """A rule for the models of this project; what others own (external_models/) is not held to it."""
 
     @abstractmethod
     def problems(self, model: Model) -> Iterable[str]:
@@ -113,6 +113,21 @@ class MartsAreAudited(HouseRule):
                 yield f"the grain may be null: add `not_null(columns := {written})` to audits"
 
 
+class OnlyLiveRows(HouseRule):
+    """Marts read Stripe's objects of the live mode alone.
+
+    Staging keeps both modes, so that a test in Stripe can be looked at in the warehouse. Filtering at the one gate to the
+    marts, and by a rule instead of by habit, is what keeps invented money out of revenue.
+    """
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """Reading a Stripe view otherwise than alone, filtered by `is_live`."""
+        if model.name.startswith("marts.") and isinstance(model, SqlModel):
+            for table in model.query.find_all(exp.Table):
+                if table.name.startswith("stg_stripe__") and not _reads_live_rows(table):
+                    yield f"{table.name} is read with its test mode: read it as `WITH … AS (SELECT * FROM staging.{table.name} WHERE is_live)`"
+
+
 def _name_of(path: Path) -> str | None:
     match path.parts:
         case ("models", "staging", source, file) if file.startswith(f"stg_{source}__"):
@@ -139,6 +154,26 @@ def _is_import_cte(select: exp.Select, own_ctes: set[str]) -> bool:
     if not isinstance(select.parent, exp.CTE) or not isinstance(table, exp.Table):
         return False
     return not select.args.get("joins") and not (not table.db and table.name in own_ctes)
+
+
+def _reads_live_rows(table: exp.Table) -> bool:
+    """Whether a SELECT takes this table alone and demands `is_live` of each row."""
+    source = table.parent
+    select = source.parent if isinstance(source, exp.From) else None
+    if not isinstance(select, exp.Select) or select.args.get("joins"):
+        return False
+    where = select.args.get("where")
+    return where is not None and any(isinstance(demand, exp.Column) and demand.name == "is_live" for demand in _demands(where.this))
+
+
+def _demands(condition: exp.Expr) -> Iterator[exp.Expr]:
+    """The conditions of which each must hold."""
+    condition = condition.unnest()
+    if isinstance(condition, exp.And):
+        yield from _demands(condition.left)
+        yield from _demands(condition.right)
+    else:
+        yield condition
 
 
 def _shortened(text: str, length: int = 60) -> str:

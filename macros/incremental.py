@@ -12,12 +12,16 @@ _FROM_THE_START = "1970-01-01"
 def loaded_since_last_build(evaluator: MacroEvaluator, loaded_at: exp.Expression) -> exp.Expression:
     """True for rows loaded after the newest row that the model's own table holds; for all rows when it is built anew.
 
+    A model of several inputs keeps the time of each in a column of its own and asks for each (marts.payment_facts): times
+    rise from load to load of one table, not across tables. Where the table holds no such time yet, every time is newer.
+
     The table itself says how far it got, so a killed build, a restored copy or a run between two schedule ticks can
     neither lose nor repeat a load. `loaded_at` rises strictly from load to load (pipelines/postgres.py sees to it).
     """
     if evaluator.runtime_stage != "evaluating" or evaluator.locals["start_ds"] == _FROM_THE_START:
         return exp.true()
-    newest = exp.select(exp.func("MAX", exp.column(loaded_at.name))).from_(evaluator.this_model)
+    before_all = exp.cast(exp.Literal.string(_FROM_THE_START), "TIMESTAMP")
+    newest = exp.select(exp.func("COALESCE", exp.func("MAX", exp.column(loaded_at.name)), before_all)).from_(evaluator.this_model)
     return exp.or_(exp.Exists(this=exp.select("1").from_(evaluator.this_model).limit(1)).not_(), exp.GT(this=loaded_at, expression=newest.subquery()))
 
 

@@ -29,6 +29,7 @@ def check_contracts(
     freshness: Mapping[str, timedelta] | None = None,
     folder: Path = FOLDER,
     only: Collection[str] | None = None,
+    left_out: Collection[str] = (),
 ) -> list[Finding]:
     """Check every contract on an open connection whose current catalog is the warehouse.
 
@@ -38,6 +39,7 @@ def check_contracts(
         freshness: table to its limit, 6 hours where none is given.
         folder: where the contracts stand.
         only: tables (schema.table) to report on; all when None.
+        left_out: sources whose raw tables and staging views are not looked at.
 
     Returns:
         what is wrong, empty when nothing is; a check that could not be evaluated is wrong too.
@@ -45,7 +47,7 @@ def check_contracts(
     Raises:
         DeclarationError: a contract file is wrong; nothing was checked.
     """
-    contracts = read_contracts(folder)
+    contracts = {table: contract for table, contract in read_contracts(folder).items() if _source_of(table) not in left_out}
     gate = judge_schemas(connection, contracts, now)
     runnable: dict[str, tuple[Contract, list[Check]]] = {}
     for table, contract in contracts.items():
@@ -57,8 +59,17 @@ def check_contracts(
     for table, (contract, checks) in runnable.items():
         findings += _judge(contract, checks, verified[table], now)
     loaded_tables = [table for table in contracts if table.startswith("raw_")]
-    findings += check_freshness(loaded_tables, now=now, loaded_at=loaded_at, freshness=freshness)
-    return [finding for finding in findings if only is None or finding.table in only]
+    limits = {table: limit for table, limit in (freshness or {}).items() if _source_of(table) not in left_out}
+    findings += check_freshness(loaded_tables, now=now, loaded_at=loaded_at, freshness=limits)
+    return [finding for finding in findings if _source_of(finding.table) not in left_out and (only is None or finding.table in only)]
+
+
+def _source_of(table: str) -> str | None:
+    """The source whose raw table or staging view it is."""
+    schema, name = table.split(".", 1)
+    if schema.startswith("raw_"):
+        return schema.removeprefix("raw_")
+    return name.removeprefix("stg_").split("__")[0] if schema == "staging" else None
 
 
 def _judge(contract: Contract, checks: list[Check], verified: Verified, now: datetime) -> list[Finding]:

@@ -43,7 +43,8 @@ class Gate:
         words = {*re.findall(r"\w+", text), check.column}
         if table in self.missing_tables or any(re.search(rf"\b{re.escape(other)}\b", text) for other in self.missing_tables):
             return False
-        return not any(words & columns for other, columns in self.unusable.items() if other == table or re.search(rf"\b{re.escape(other)}\b", text))
+        touched = [other for other, columns in self.unusable.items() if words & columns]
+        return not any(other == table or re.search(rf"\b{re.escape(other)}\b", text) for other in touched)
 
 
 def judge_schemas(connection: "DuckDBPyConnection", contracts: Mapping[str, Contract], now: datetime) -> Gate:

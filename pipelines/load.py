@@ -120,8 +120,8 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
     else:
         pipeline.abort_packages()  # an empty package: nothing to load
     for extract in reading.extracts.values():
-        if extract.file.exists() and raw_shape.is_empty(connection, source, extract.name):
-            raw_shape.fit(connection, source, extract.name, extract.primary_key, extract.file)  # an empty table becomes an empty table
+        if extract.file.exists():
+            raw_shape.complete(connection, source, extract.name, extract.primary_key, extract.file)
     step.detail["schema_changes"] = step.detail.get("schema_changes", []) + drift.record(connection, source, list(reading.extracts.values()), kept, run.run_id)
     for remember in reading.loaded:
         remember()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.source import LOADED_AT, OWN_COLUMNS
 from warehouse.sql import literal, quoted
+from warehouse.storage import NEVER_LOADED
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -28,12 +29,13 @@ def name_of(source: str, table: str) -> str:
 
 
 def columns(connection: "DuckDBPyConnection", source: str, table: str) -> dict[str, str]:
-    """The columns of a raw table, name -> type; none when there is no such table."""
+    """The columns of a raw table, name -> type; none when there is no such table, or one that stands only for a first load to come."""
     query = (
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND schema_name = ? AND table_name = ? ORDER BY column_index"
+        "SELECT column_name, data_type FROM duckdb_columns() WHERE database_name = current_database() AND schema_name = $schema AND table_name = $table "
+        "AND NOT EXISTS (SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = $schema AND table_name = $table "
+        "AND comment = $never_loaded) ORDER BY column_index"
     )
-    return dict(connection.execute(query, [f"raw_{source}", table]).fetchall())
+    return dict(connection.execute(query, {"schema": f"raw_{source}", "table": table, "never_loaded": NEVER_LOADED}).fetchall())
 
 
 def file_columns(connection: "DuckDBPyConnection", file: Path) -> dict[str, str]:
@@ -108,11 +110,23 @@ def fit(connection: "DuckDBPyConnection", source: str, table: str, key: Sequence
         held = {}
     if not held:
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS raw_{source}")
+        connection.execute(f"DROP TABLE IF EXISTS {name_of(source, table)}")  # one that stood for this load
         connection.execute(f"CREATE TABLE {name_of(source, table)} AS SELECT * FROM read_parquet($file) LIMIT 0", {"file": str(file)})
     else:
         _alter(connection, name_of(source, table), held, arriving)
     if held_key != list(key) or not held:
         _write_comment(connection, source, table, {"primary_key": list(key)})
+
+
+def complete(connection: "DuckDBPyConnection", source: str, table: str, key: Sequence[str], file: Path) -> None:
+    """Give a raw table the columns of a file of which no row had to be merged: all of them when it is empty, else those it lacks."""
+    if is_empty(connection, source, table):
+        fit(connection, source, table, key, file)
+        return
+    held = columns(connection, source, table)
+    present = {name.lower() for name in held}
+    lacking = {name: kind for name, kind in file_columns(connection, file).items() if name.lower() not in present}
+    _alter(connection, name_of(source, table), held, lacking)
 
 
 def _alter(connection: "DuckDBPyConnection", table_name: str, held: Mapping[str, str], arriving: Mapping[str, str]) -> None:

@@ -103,7 +103,7 @@ def setting(monkeypatch: pytest.MonkeyPatch, home: Path) -> Callable[[str, str |
 def company_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One PostgreSQL a test process, with the filled company as a template."""
     folder = tmp_path_factory.mktemp("company")
-    server = box.start(folder, fsync=False)
+    server = box.start(folder, fsync=False, stand_ins=False)
     settings_module.reload()
     yield server
     box.stop(folder)

@@ -1,13 +1,14 @@
 """Bring production up to date: plan what changed in the code, then build what changed in the data."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from transform.raw_tables import complete, lacking_error
 from warehouse import clock, storage
 from warehouse.errors import FindingsFound, StepFailed, UsageError
 from warehouse.settings import ROOT, settings
@@ -40,12 +41,21 @@ def build(restate: Sequence[str] = ()) -> Built:
         StepFailed: a model could not be planned or built; production keeps what it showed before.
         FindingsFound: a blocking audit found wrong data; the models below it keep what they showed before.
     """
+    with storage.open_warehouse() as connection:
+        raw = complete(connection)
+    try:
+        return _build(restate, raw.never_loaded)
+    except StepFailed as error:
+        raise lacking_error(error, raw.lacking) if raw.lacking else error from None
+
+
+def _build(restate: Sequence[str], never_loaded: Collection[str]) -> Built:
     with open_context() as context:
         report: Report = context.console
         try:
-            planned = _plan(context, report, restate)
+            planned = _plan(context, report, restate, never_loaded)
             if planned != "everything":
-                _run(context)
+                _run(context, never_loaded)
         except (StepFailed, UsageError):
             raise
         except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
@@ -119,7 +129,7 @@ def _state_database(url: str) -> None:
         os.environ[f"WAREHOUSE_STATE_{name}"] = unquote(str(value or ""))
 
 
-def _plan(context: "Context", report: "Report", restate: Sequence[str]) -> Literal["nothing", "changes", "everything"]:
+def _plan(context: "Context", report: "Report", restate: Sequence[str], never_loaded: Collection[str]) -> Literal["nothing", "changes", "everything"]:
     """Apply what changed in the code. Also mends an environment that a killed plan left half promoted."""
     environment = context.state_reader.get_environment(ENVIRONMENT)
     unknown = [model for model in restate if context.get_model(model) is None]
@@ -135,7 +145,7 @@ def _plan(context: "Context", report: "Report", restate: Sequence[str]) -> Liter
         # Audits of a plan compare what is built with what is loaded. So what is built is brought up to date first, by the
         # code that built it; where that code is what is broken, the plan itself says what is still wrong.
         with suppress(Exception):
-            _run(context)
+            _run(context, never_loaded)
         report.forget()
     context.apply(_builder(context).build())
     return "everything" if environment is None else "changes"
@@ -152,10 +162,13 @@ def _builder(context: "Context", restate: Sequence[str] = ()) -> "PlanBuilder":
     )
 
 
-def _run(context: "Context") -> None:
-    """Build every model from its last state to now, whatever its schedule says."""
+def _run(context: "Context", never_loaded: Collection[str]) -> None:
+    """Build every model from its last state to now, whatever its schedule says; views of what was never loaded stay as they are."""
     at = _execution_time(context)
-    context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True)  # failures go to the report
+    waiting = tuple(f"staging.stg_{source}__" for source in never_loaded)
+    wanted = [model.name for model in context.models.values() if not model.kind.is_external and not model.name.startswith(waiting)]
+    # Failures go to the report.
+    context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, select_models=wanted if waiting else None, no_auto_upstream=bool(waiting))
 
 
 def _execution_time(context: "Context") -> datetime:

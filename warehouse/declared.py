@@ -66,7 +66,7 @@ def read(path: Path, model: type[Declared]) -> Declared:
     return found
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=512)
 def _read(path: Path, changed: int, model: type[BaseModel]) -> Any:
     content = read_yaml(path)
     try:

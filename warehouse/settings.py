@@ -130,7 +130,7 @@ class Settings(BaseSettings):
     @property
     def is_demo(self) -> bool:
         """Whether the PostgreSQL in use is the demo company of this home."""
-        return _demo_credentials(self.home) is not None and self._postgres() == _demo_credentials(self.home)
+        return self._postgres() is not None and self._postgres() == demo_values(self.home).get("SOURCES__POSTGRES__CREDENTIALS")
 
     def _postgres(self) -> str | None:
         given = self.sources.postgres.credentials
@@ -167,13 +167,14 @@ class Settings(BaseSettings):
         """The key of Stripe's API.
 
         Raises:
-            UsageError: it is not set.
+            UsageError: it is not set, or the key or the address is another than the demo company's in its home.
         """
         if not self._stripe():
             raise UsageError(
                 "SOURCES__STRIPE__STRIPE_SECRET_KEY is not set: no Stripe account to load from.",
                 mend="export a restricted key that may read everything, or write it into .env",
             )
+        self._require_unmixed("stripe")
         return self._stripe()
 
     def stripe_webhook_secrets(self) -> list[str]:
@@ -190,6 +191,19 @@ class Settings(BaseSettings):
                 mend="copy the endpoint's signing secret (whsec_…) from Stripe; while it is rotated both, with a comma between",
             )
         return secrets
+
+    def _require_unmixed(self, source: str) -> None:
+        """Refuse settings of a source that are not the demo company's in its home: no secret reaches the wrong server, no row the wrong home."""
+        if not demo_env_file(self.home).exists():
+            return
+        given = getattr(self.sources, source)
+        own, prefix = demo_values(self.home), f"SOURCES__{source}__".upper()
+        others = [name for name in own if name.startswith(prefix) and own[name] != _plain(getattr(given, name.removeprefix(prefix).lower()))]
+        if others or not any(name.startswith(prefix) for name in own):
+            raise UsageError(
+                f"WAREHOUSE_HOME ({self.home}) holds the demo company, but {prefix}* names another account{': ' if others else ''}{', '.join(others)}.",
+                mend=f"set WAREHOUSE_HOME to a new folder for your own company, or unset {prefix}*",
+            )
 
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
@@ -225,11 +239,16 @@ def _home_from(*sources: PydanticBaseSettingsSource) -> Path:
 
 
 @lru_cache(maxsize=4)
-def _demo_credentials(home: Path) -> str | None:
+def demo_values(home: Path) -> dict[str, str]:
+    """The settings that the demo company of a home left for the warehouse; none where there is no demo."""
     from dotenv import dotenv_values
 
     file = demo_env_file(home)
-    return dotenv_values(file).get("SOURCES__POSTGRES__CREDENTIALS") if file.exists() else None
+    return {name: value for name, value in dotenv_values(file).items() if value} if file.exists() else {}
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
 
 @lru_cache(maxsize=1)
@@ -250,7 +269,7 @@ def settings() -> Settings:
 def reload() -> None:
     """Forget what was read, so that the next `settings()` reads the environment again."""
     settings.cache_clear()
-    _demo_credentials.cache_clear()
+    demo_values.cache_clear()
 
 
 def secret_values() -> list[str]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 CATALOG = "warehouse"
 """The catalog's alias on every storage; model SQL leaves it out."""
 
+NEVER_LOADED = '{"never_loaded": true}'
+"""The comment of a raw table that a build made, empty, for the models of a source never loaded; a load replaces it."""
+
 
 def extension_folder() -> Path:
     """Where DuckDB looks for extensions: inside the home, never in the user's own folder."""

@@ -75,6 +75,7 @@ class StripeStandIn:
         event_version: the API version of the account, in which events are written down.
         before: called with each request before it is answered, for what happens while somebody reads.
         most_a_second: more requests than this within a second are answered by 429.
+        port: where it listens on this machine; 0 takes a free one.
     """
 
     now: Callable[[], datetime] = clock.now
@@ -83,6 +84,7 @@ class StripeStandIn:
     event_version: str = "2025-06-30.basil"
     before: Callable[[Asked], None] | None = None
     most_a_second: int | None = None
+    port: int = 0
     asked: list[Asked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -168,13 +170,13 @@ class StripeStandIn:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "StripeStandIn":
-        """Listen on a free port of this machine."""
+        """Listen on its port of this machine."""
         account = self
 
         class Handler(_Handler):
             stripe = account
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self

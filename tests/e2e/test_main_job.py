@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("main job")  # they share the runs of one h
 
 OLD_ORDER = 4_711
 EDITED_USERS = "1, 77, 23570"
-MARTS = {"cohort_retention", "customer_lifetime_value", "daily_revenue", "order_facts", "user_dim", "user_dim_history"}
+MARTS = {"cohort_retention", "customer_lifetime_value", "daily_revenue", "order_facts", "payment_facts", "user_dim", "user_dim_history"}
 STEPS = [("load", "postgres"), ("transform", ""), ("check", ""), ("publish", "")]
 
 

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+from integration import broken_stripe
 
 from transform.build import build, open_context
+from transform.raw_tables import external_models
 from warehouse import settings
-from warehouse.declared import read_yaml
 from warehouse.errors import FindingsFound, UsageError
 from warehouse.settings import ROOT
 
@@ -51,6 +52,7 @@ NEVER_NULL = {
     "marts.daily_revenue": ("{daily_revenue}", "date currency revenue"),
     "marts.customer_lifetime_value": ("{customer_lifetime_value}", "user_id currency revenue"),
     "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
+    **broken_stripe.NEVER_NULL,
 }
 UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
     ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"), "unique_combination_of_columns"
@@ -107,6 +109,7 @@ BROKEN: list[tuple[str, str, str]] = [
         "UPDATE {cohort_retention} SET cohort_size = cohort_size + 1, active_customers = active_customers + 1",
     ),
     ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention}"),
+    *broken_stripe.BROKEN_AUDITS,
 ]
 
 
@@ -148,13 +151,14 @@ def clean_environment() -> Iterator[pytest.MonkeyPatch]:
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home in which three users and six orders were loaded, and nothing was built."""
     folder = tmp_path_factory.mktemp("loaded")
-    declared = {table["name"]: table["columns"] for table in read_yaml(ROOT / "external_models.yaml")}
+    declared = {name: model.columns for name, model in external_models().items()}
     _change(
         folder,
-        "CREATE SCHEMA raw_postgres",
+        *(f"CREATE SCHEMA {schema}" for schema in sorted({name.split(".")[0] for name in declared})),
         *(f"CREATE TABLE {table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})" for table, columns in declared.items()),
         f"INSERT INTO raw_postgres.users VALUES {', '.join(USER.format(user, FIRST_LOAD) for user in (1, 2, 3))}",
         f"INSERT INTO raw_postgres.orders VALUES {', '.join(ORDER.format(*order, FIRST_LOAD) for order in ORDERS)}",
+        *broken_stripe.ROWS,
     )
     return folder
 
@@ -373,7 +377,7 @@ def test_a_build_killed_at_any_moment_and_built_again_gives_what_an_undisturbed_
     code, seconds = _build_in_a_process(undisturbed)
     assert code == 0
     expected = _marts(undisturbed)
-    assert len(expected) == 6
+    assert len(expected) == 7
     assert (7, 4) in [row[:2] for row in expected["order_facts"]]
 
     moments = random.Random(19970101)

@@ -35,6 +35,7 @@ SELECT page::TEXT AS page, day::DATE AS day, COUNT(*)::BIGINT AS visits FROM day
 PLACE = "models/marts/web/visits.sql"
 NULLS = "not_null(columns := (page, day, visits))"
 UNIQUE = "unique_combination_of_columns(columns := (page, day))"
+WEB = "staging.stg_web__visits WHERE day > '1997-01-01'"
 NO_OWNER = "no owner: write `owner <team>` into the header, the team that answers for the model (completeheader)"
 WRONG: list[tuple[str, str, str, str]] = [
     ("CompleteHeader", "owner data,", "", "no owner: write `owner <team>`"),
@@ -58,6 +59,17 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("MartsAreAudited", UNIQUE, UNIQUE.replace("))", "), blocking := FALSE)"), "nothing proves that the grain is unique"),
     ("MartsAreAudited", "grain (page, day)", "grain page", "nothing proves that the grain is unique: add `unique_values(columns := (page))`"),
     ("MartsAreAudited", NULLS, "not_null(columns := (page, visits))", "the grain may be null: add `not_null(columns := (day, page))`"),
+    *(
+        ("OnlyLiveRows", WEB, f"staging.stg_stripe__visits{wrong}", "read it as `WITH … AS (SELECT * FROM staging.stg_stripe__visits WHERE is_live)`")
+        for wrong in (
+            "",
+            " WHERE NOT is_live",
+            " WHERE is_live OR day > '1997-01-01'",
+            " WHERE day > '1997-01-01' AND is_live IS NULL",
+            " WHERE is_live = FALSE AND day > '1997-01-01'",
+            " AS visits JOIN staging.stg_web__pages AS pages ON pages.page = visits.page WHERE is_live",
+        )
+    ),
     ("PathIsTheName", "name marts.visits", "name marts.visit", "the name is marts.visit, the path says marts.visits"),
     ("PathIsTheName", "name marts.visits", "name staging.visits", "the name is staging.visits, the path says marts.visits"),
 ]
@@ -82,6 +94,13 @@ def test_every_model_test_passes_and_every_house_rule_is_on() -> None:
 @pytest.mark.parametrize("rule", sorted(HOUSE_RULES))
 def test_a_good_model_breaks_no_house_rule(rule: str) -> None:
     assert _refused_by(rule, GOOD) == []
+
+
+@pytest.mark.parametrize(
+    "right", ["WHERE is_live", "WHERE is_live AND day > '1997-01-01'", "AS visits WHERE day > '1997-01-01' AND (page = '/' AND visits.is_live)"]
+)
+def test_stripe_s_objects_are_read_where_only_live_ones_are_asked_for(right: str) -> None:
+    assert _refused_by("OnlyLiveRows", GOOD.replace(WEB, f"staging.stg_stripe__visits {right}", 1)) == []
 
 
 def test_each_house_rule_is_tried() -> None:
@@ -118,10 +137,9 @@ def test_the_project_is_in_order_and_linting_it_needs_no_warehouse_and_no_secret
 
 
 def test_linting_names_file_and_rule_and_writing_mends_the_layout_and_nothing_else(tmp_path: Path) -> None:
-    for part in ("audits", "linter", "macros", "models", "tests/models", "transform", "warehouse"):
+    for part in ("audits", "external_models", "linter", "macros", "models", "tests/models", "transform", "warehouse"):
         shutil.copytree(ROOT / part, tmp_path / part)
-    for part in ("config.yaml", "external_models.yaml"):
-        shutil.copy(ROOT / part, tmp_path)
+    shutil.copy(ROOT / "config.yaml", tmp_path)
     model, audit = tmp_path / "models/marts/core/user_dim.sql", tmp_path / "audits/users_match_staging.sql"
     laid_out, macros = audit.read_text(), (tmp_path / "macros/incremental.py").read_text()
     model.write_text(model.read_text().replace("  owner data,\n", ""))

@@ -77,6 +77,44 @@ def test_a_home_of_the_demo_refuses_another_database(home: Path, setting: Settin
     assert "secret9" not in str(error)
 
 
+STAND_IN = "SOURCES__STRIPE__BASE_URL=http://127.0.0.1:2\nSOURCES__STRIPE__STRIPE_SECRET_KEY=sk_test_of_the_demo\n"
+
+
+def test_the_home_of_the_demo_reads_its_stand_in(home: Path, setting: Setting) -> None:
+    demo = settings.demo_env_file(home)
+    demo.parent.mkdir(parents=True)
+    demo.write_text(STAND_IN)
+    setting("SOURCES__STRIPE__START_DATE", "1998-01-01")
+    assert settings.settings().stripe_secret_key() == "sk_test_of_the_demo"
+    assert settings.settings().is_configured("stripe")
+
+
+@pytest.mark.parametrize(
+    ("of_demo", "name", "value"),
+    [
+        (STAND_IN, "SOURCES__STRIPE__STRIPE_SECRET_KEY", "rk_live_secret9"),  # a real key would go to the stand-in
+        (STAND_IN, "SOURCES__STRIPE__BASE_URL", "https://api.stripe.com"),  # the stand-in's key would go to Stripe
+        ("PRIVACY__HMAC_KEY_ID=demo\n", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "rk_live_secret9"),  # real rows would come into the demo
+    ],
+)
+def test_a_home_of_the_demo_refuses_another_account(
+    home: Path, setting: Setting, fails: Callable[..., WarehouseError], of_demo: str, name: str, value: str
+) -> None:
+    demo = settings.demo_env_file(home)
+    demo.parent.mkdir(parents=True)
+    demo.write_text(of_demo)
+    setting(name, value)
+    error = fails(settings.settings().stripe_secret_key)
+    assert isinstance(error, UsageError)
+    assert "holds the demo company" in error.what
+    assert "secret9" not in str(error)
+
+
+def test_a_key_of_one_s_own_outside_the_demo_is_taken_as_it_is(setting: Setting) -> None:
+    setting("SOURCES__STRIPE__STRIPE_SECRET_KEY", "rk_live_secret9")
+    assert settings.settings().stripe_secret_key() == "rk_live_secret9"
+
+
 def test_the_one_clock_can_be_set_and_is_always_utc(setting: Setting) -> None:
     assert abs((clock.now() - datetime.now(UTC)).total_seconds()) < 5
     setting("WAREHOUSE_NOW", "1998-07-01T02:00:00+02:00")
