@@ -28,7 +28,7 @@ def examine() -> None:
         _look(what, at)
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
-            ("PostgreSQL", _postgres), ("Stripe", _stripe),
+            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("Google Analytics", _google_analytics),
             ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
         )
     ]  # fmt: skip
@@ -109,6 +109,14 @@ def _stripe() -> str:
     from pipelines.stripe import check_connection
 
     return check_connection() if settings().is_configured("stripe") else "not configured; SOURCES__STRIPE__STRIPE_SECRET_KEY is not set"
+
+
+def _google_analytics() -> str:
+    from pipelines.google_analytics import check_connection
+
+    if not settings().is_configured("google_analytics"):
+        return "not configured; SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS and …__CREDENTIALS are not both set"
+    return check_connection()
 
 
 def _warehouse() -> str:

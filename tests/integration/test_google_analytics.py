@@ -1,0 +1,577 @@
+"""Loading Google Analytics from its stand-in: days that change, vanish and are cut off, and none that is half there."""
+
+import hmac
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KEY, Company, ask, call, load_postgres
+
+from demo.stand_ins.google_analytics import Asked, Distortion, Fault, GoogleAnalyticsStandIn, Property
+from demo.stand_ins.google_analytics_company import SETTINGS, populate
+from demo.stand_ins.google_analytics_schema import Hit
+from pipelines import google_analytics as module
+from pipelines import google_analytics_client, google_analytics_days, load, rebuild, source
+from privacy import policy
+from warehouse import ledger
+from warehouse.errors import UsageError, WarehouseError
+
+NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
+TODAY = NOW.date()
+SMALL = """
+schedule: daily
+freshness: 30h
+restate_days: {days}
+rows_per_request: {limit}
+requests_per_second: 5000
+timeout: 1s
+quota_reserve: {reserve}
+findings_above: {{other: 0.05, unsampled: 0.05, thresholded: 0.5}}
+reports:
+{reports}
+"""
+VIEWS = "  views: {dimensions: [date, pagePath], metrics: [screenPageViews, totalUsers]}\n"
+SESSIONS = "  channels: {dimensions: [sessionSource], metrics: [sessions, purchaseRevenue]}\n"
+
+
+def ago(days: int) -> date:
+    return TODAY - timedelta(days=days)
+
+
+def view(day: date, path: str, user: str = "u", **about: str) -> Hit:
+    return Hit(day, user, f"s-{user}", "page_view", {"pagePath": path, **about})
+
+
+class World:
+    """An account with one property, its warehouse, and one clock for both."""
+
+    def __init__(self, setting: Callable[[str, str | None], None], analytics: GoogleAnalyticsStandIn, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.setting, self.analytics, self._monkeypatch, self.folder = setting, analytics, monkeypatch, folder
+        self.property = analytics.open()
+        self.at(NOW)
+
+    def at(self, now: datetime) -> None:
+        self.now = now
+        self.setting("WAREHOUSE_NOW", now.isoformat())
+
+    def later(self, **by: float) -> None:
+        self.at(self.now + timedelta(**by))
+
+    def declare(self, reports: str = VIEWS, days: int = 7, limit: int = 1000, reserve: int = 0) -> None:
+        (self.folder / "google_analytics.yaml").write_text(SMALL.format(days=days, limit=limit, reserve=reserve, reports=reports))
+
+    def rules(self, text: str) -> None:
+        (self.folder / "policy.yaml").write_text(f"columns:\n{text}")
+        self._monkeypatch.setattr(policy, "POLICY_FILE", self.folder / "policy.yaml")
+
+    def two(self, **fields: Any) -> Property:
+        self.setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", "1001, 1002")
+        return self.analytics.open("1002", **fields)
+
+    def load(self) -> dict[str, load.Loaded]:
+        with ledger.run("load google_analytics") as run:
+            return {one.table: one for one in load.load("google_analytics", run)}
+
+    def findings(self) -> list[str]:
+        return [finding for one in self.load().values() for finding in one.findings]
+
+
+@pytest.fixture
+def world(setting: Callable[[str, str | None], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
+    folder = tmp_path / "declared"
+    folder.mkdir()
+    monkeypatch.setattr(module, "FOLDER", folder)
+    monkeypatch.setattr(google_analytics_client, "_FIRST_WAIT", 0.01)
+    with GoogleAnalyticsStandIn() as analytics:
+        setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", "1001")
+        setting("SOURCES__GOOGLE_ANALYTICS__BASE_URL", analytics.url)
+        world = World(setting, analytics, monkeypatch, folder)
+        world.declare()
+        yield world
+
+
+def present(columns: str = "date, page_path, screen_page_views", table: str = "views") -> list[tuple[Any, ...]]:
+    return ask(f"SELECT {columns} FROM raw_google_analytics.{table} WHERE _deleted_at IS NULL ORDER BY ALL")
+
+
+def everything(tables: tuple[str, ...] = ("views", "report_quality")) -> list[list[tuple[Any, ...]]]:
+    chosen = "COLUMNS(name -> NOT starts_with(name, 'tokens_left') AND name NOT IN ('_loaded_at', '_deleted_at')), _deleted_at IS NULL"
+    return [ask(f"SELECT {chosen} FROM raw_google_analytics.{table} ORDER BY ALL") for table in tables]
+
+
+def test_a_day_five_days_ago_is_restated_one_value_changed_one_row_gone_one_new(world: World) -> None:
+    world.property.add(view(ago(5), "/a"), view(ago(5), "/b"), view(ago(6), "/a"))
+    world.load()
+    assert present() == [(ago(6), "/a", 1), (ago(5), "/a", 1), (ago(5), "/b", 1)]
+    world.property.restate(ago(5), view(ago(5), "/a"), view(ago(5), "/a"), view(ago(5), "/c"))
+    world.later(hours=1)
+    loaded = world.load()["views"]
+    assert (loaded.rows_written, loaded.rows_deleted) == (2, 1)
+    assert present() == [(ago(6), "/a", 1), (ago(5), "/a", 2), (ago(5), "/c", 1)]
+    assert ask("SELECT page_path, screen_page_views FROM raw_google_analytics.views WHERE _deleted_at IS NOT NULL") == [("/b", 1)]
+
+
+def test_a_day_restated_to_empty_is_empty_and_what_comes_back_is_back(world: World) -> None:
+    world.property.add(view(ago(3), "/a"), view(ago(3), "/b"))
+    world.load()
+    world.property.restate(ago(3))
+    world.later(hours=1)
+    world.load()
+    assert present() == []
+    assert ask(f"SELECT row_count FROM raw_google_analytics.report_quality WHERE date = DATE '{ago(3)}'") == [(0,)]
+    world.property.restate(ago(3), view(ago(3), "/b"))
+    world.later(hours=1)
+    world.load()
+    assert present() == [(ago(3), "/b", 1)]
+    before = everything()
+    with ledger.run("rebuild google_analytics") as run:
+        rebuild.rebuild("google_analytics", run)
+    assert everything() == before
+
+
+def test_what_changes_after_the_last_days_is_not_read_any_more_and_a_pause_is_made_up_for(world: World) -> None:
+    world.declare(days=3)
+    world.property.add(view(ago(3), "/old"))
+    world.load()
+    world.at(NOW + timedelta(days=20))
+    world.property.add(view(TODAY + timedelta(days=5), "/missed"), view(ago(3), "/late"))
+    world.load()
+    assert present() == [(ago(3), "/late", 1), (ago(3), "/old", 1), (TODAY + timedelta(days=5), "/missed", 1)]
+    world.property.add(view(ago(3), "/too-late"))
+    asked = len(world.analytics.asked)
+    world.load()
+    assert len(world.analytics.asked) - asked == 1 + 1 + 4  # metadata, time zone, today and three days
+    assert (ago(3), "/too-late", 1) not in present()
+
+
+def test_25_rows_at_a_limit_of_10_with_ties(world: World) -> None:
+    world.declare(limit=10)
+    world.property.add(*(view(ago(2), f"/{number:02d}") for number in range(25)))
+    world.load()
+    assert present("page_path, screen_page_views") == [(f"/{number:02d}", 1) for number in range(25)]
+    pages = [one.offset for one in world.analytics.asked if one.day == ago(2).isoformat()]
+    assert pages == [0, 10, 20]
+    assert ask(f"SELECT row_count, requests FROM raw_google_analytics.report_quality WHERE date = DATE '{ago(2)}'") == [(25, 3)]
+
+
+def test_in_auckland_at_13_o_clock_utc_the_day_is_over_and_the_next_one_is_not(world: World) -> None:
+    world.property.time_zone = "Pacific/Auckland"
+    world.at(datetime(2026, 1, 15, 13, tzinfo=UTC))
+    ended, now = date(2026, 1, 15), date(2026, 1, 16)
+    world.property.add(view(ended, "/a"), view(now, "/a"))
+    world.load()
+    assert present("date, is_final") == [(ended, True), (now, False)]
+    world.property.add(view(now, "/a"))
+    world.at(datetime(2026, 1, 16, 10, 59, tzinfo=UTC))
+    world.load()
+    assert present("date, screen_page_views, is_final") == [(ended, 1, True), (now, 2, False)]
+    world.at(datetime(2026, 1, 16, 11, tzinfo=UTC))
+    world.load()
+    assert present("date, screen_page_views, is_final") == [(ended, 1, True), (now, 2, True)]
+
+
+def test_other_thresholding_and_sampling_are_kept_and_told(world: World) -> None:
+    world.property.add(*(view(ago(day), f"/{number}", f"u{number}") for day in (1, 2, 3) for number in range(6)))
+    world.property.distorted = {ago(1): Distortion(most_rows=3), ago(2): Distortion(fewest_users=2), ago(3): Distortion(sampled=(60, 100))}
+    findings = world.findings()
+    query = """SELECT date, row_count, has_other_row, other_share, is_thresholded, is_sampled, samples_read, sampling_space
+               FROM raw_google_analytics.report_quality WHERE row_count > 0 OR is_thresholded ORDER BY date"""
+    assert ask(query) == [
+        (ago(3), 6, False, 0, False, True, 60, 100),
+        (ago(2), 0, False, None, True, False, None, None),
+        (ago(1), 3, True, Decimal("0.666667"), False, False, None, None),
+    ]
+    (finding,) = findings
+    assert "66.7% of" in finding
+    assert "40.0% of the events" in finding
+    assert "thresholding" not in finding  # one day of eight
+    assert ("(other)",) in present("page_path")
+
+
+def test_quota_gone_on_page_2_writes_nothing_of_the_day_and_the_next_run_goes_on(world: World) -> None:
+    world.declare(limit=10, days=2)
+    world.property.add(*(view(ago(day), f"/{number:02d}") for day in (0, 1, 2) for number in range(25)))
+
+    def meanwhile(asked: Asked) -> None:
+        if asked.day == ago(1).isoformat() and asked.offset == 10:
+            world.property.left["tokensPerProjectPerHour"] = 0
+
+    world.analytics.before = meanwhile
+    (finding,) = world.findings()
+    assert "out of quota (Exhausted property tokens (tokensPerProjectPerHour)" in finding
+    assert f"2 days of reports are left, the newest views of {ago(1)}" in finding
+    assert present("date, count(*) OVER ()")[0] == (ago(0), 25)
+    assert ask("SELECT date FROM raw_google_analytics.report_quality") == [(ago(0),)]
+    world.analytics.before = None
+    world.later(hours=1)
+    assert world.findings() == []
+    assert ask("SELECT date, count(*) FROM raw_google_analytics.views GROUP BY 1 ORDER BY 1") == [(ago(2), 25), (ago(1), 25), (ago(0), 25)]
+
+
+def test_the_reserve_is_left_to_others_and_another_property_is_read(world: World) -> None:
+    world.declare(reserve=1_000)
+    other = world.two()
+    world.property.add(view(ago(1), "/a"))
+    other.add(view(ago(1), "/b"))
+    world.property.most = {"tokensPerDay": 1_030}
+    (finding,) = world.findings()
+    assert "property 1001 is out of quota (tokens per day, no more than the reserve of 1000 are left)" in finding
+    assert world.property.left["tokensPerDay"] == 1_000
+    assert present("property_id, page_path") == [("1001", "/a"), ("1002", "/b")]
+    assert ask("SELECT min(tokens_left_day) FROM raw_google_analytics.report_quality WHERE property_id = '1001'") == [(1_000,)]
+
+
+def test_no_quota_at_all_is_a_finding_and_no_failure(world: World) -> None:
+    world.property.most = {"tokensPerDay": 0}
+    (finding,) = world.findings()
+    assert "no day was read" in finding
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_rows_that_change_while_paging_are_read_again(world: World, swap: bool) -> None:
+    world.declare(limit=10, days=1)
+    world.property.add(*(view(ago(1), f"/{number:02d}") for number in range(25)))
+
+    def meanwhile(asked: Asked) -> None:
+        if asked.offset == 10 and world.analytics.before:
+            world.analytics.before = None
+            kept = [hit for hit in world.property.hits[ago(1)] if hit.about["pagePath"] != "/03"]
+            new = [view(ago(1), "/99"), view(ago(1), "/99")] if swap else []
+            world.property.restate(ago(1), *kept, *new)
+
+    world.analytics.before = meanwhile
+    assert world.findings() == []
+    expected = [f"/{number:02d}" for number in range(25) if number != 3] + (["/99"] if swap else [])
+    assert [row[0] for row in present("page_path")] == expected
+
+
+def test_a_day_that_never_stands_still_is_left_for_the_next_run_and_the_others_are_read(world: World) -> None:
+    world.declare(limit=10, days=2)
+    world.property.add(*(view(ago(day), f"/{number:02d}") for day in (1, 2) for number in range(12)))
+
+    def meanwhile(asked: Asked) -> None:
+        if asked.day == ago(1).isoformat():
+            world.property.add(view(ago(1), f"/more-{len(world.analytics.asked)}"))
+
+    world.analytics.before = meanwhile
+    (finding,) = world.findings()
+    assert f"the pages of {ago(1)}" in finding
+    assert {row[0] for row in present("date")} == {ago(2)}
+    world.analytics.before = None
+    assert world.findings() == []
+    assert {row[0] for row in present("date")} == {ago(1), ago(2)}
+
+
+def test_todays_part_is_replaced_until_the_day_is_over(world: World) -> None:
+    world.property.add(view(TODAY, "/a"), view(TODAY, "/b"))
+    world.load()
+    world.property.restate(TODAY, view(TODAY, "/a"), view(TODAY, "/a"))
+    world.later(hours=6)
+    world.load()
+    assert present("page_path, screen_page_views, is_final") == [("/a", 2, False)]
+    world.later(hours=6)
+    world.load()
+    assert present("page_path, screen_page_views, is_final") == [("/a", 2, True)]
+
+
+def test_nothing_new_moves_no_row_of_a_report(world: World) -> None:
+    world.property.add(view(ago(1), "/a"), view(ago(2), "/b"))
+    world.load()
+    world.later(hours=1)
+    loaded = world.load()
+    assert (loaded["views"].rows_written, loaded["views"].rows_deleted, loaded["metadata"].rows_written if "metadata" in loaded else 0) == (0, 0, 0)
+
+
+def test_a_range_is_loaded_newest_first_and_goes_on_where_the_quota_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(google_analytics_days, "_MOST_DAYS", 4)
+    world.declare(days=1)
+    world.setting("SOURCES__GOOGLE_ANALYTICS__START_DATE", "2026-01-01")
+    world.setting("SOURCES__GOOGLE_ANALYTICS__END_DATE", "2026-01-20")
+    world.property.add(*(view(date(2026, 1, 1) + timedelta(days=number), "/a") for number in range(60)))
+    world.property.most = {"tokensPerHour": 5 * 12}
+    days: list[int] = []
+    for _ in range(3):
+        world.findings()
+        days.append(len(present("date")))
+        world.later(hours=1)
+    held = [row[0] for row in present("date")]
+    assert days == [8, 16, 20]
+    assert held == [date(2026, 1, 1) + timedelta(days=number) for number in range(20)]
+    asked = [one.day for one in world.analytics.asked if one.day < "2026-02-01" and one.day[:2] == "20"]
+    assert asked == sorted(asked, reverse=True)
+    assert len(asked) == 22  # the two that met the end of the quota were asked for twice
+    world.findings()
+    assert world.analytics.reports_asked(date(2026, 1, 1)) == 1
+
+
+def test_the_range_must_have_a_beginning(world: World, fails: Callable[..., WarehouseError]) -> None:
+    world.setting("SOURCES__GOOGLE_ANALYTICS__END_DATE", "2026-01-20")
+    assert "SOURCES__GOOGLE_ANALYTICS__START_DATE" in fails(world.load).what
+
+
+def test_another_definition_of_a_report_reads_its_days_anew(world: World) -> None:
+    world.property.add(view(ago(30), "/a", country="Germany"), view(ago(30), "/a", "v", country="Japan"))
+    world.setting("SOURCES__GOOGLE_ANALYTICS__START_DATE", str(ago(30)))
+    world.load()
+    assert present("page_path, total_users") == [("/a", 2)]
+    world.declare("  views: {dimensions: [pagePath, date, country], metrics: [totalUsers]}\n")
+    world.later(hours=1)
+    world.load()
+    assert present("page_path, country, total_users") == [("/a", "Germany", 1), ("/a", "Japan", 1)]
+    world.declare("  views: {dimensions: [date, country, pagePath], metrics: [totalUsers]}\n")
+    asked = world.analytics.reports_asked(ago(30))
+    world.load()
+    assert world.analytics.reports_asked(ago(30)) == asked  # another order is the same report
+
+
+def test_types_come_from_the_metadata_and_money_is_exact(world: World) -> None:
+    reports = "  sales: {dimensions: [date, 'customEvent:plan'], metrics: [sessions, purchaseRevenue, engagementRate, 'customEvent:score', conversions]}\n"
+    world.declare(reports)
+    world.property.currency = "JPY"
+    world.property.custom = {"customEvent:plan": ("Plan", ""), "customEvent:score": ("Score", "TYPE_STANDARD")}
+    about, day = {"customEvent:plan": "pro"}, ago(1)
+    for user, revenue in (("a", "0.1"), ("b", "0.2"), ("c", "1234567890123.45")):
+        world.property.add(Hit(day, user, "s", "purchase", about, value=Decimal(revenue), numbers={"customEvent:score": 1.5}))
+    world.property.add(view(day, "/", "d", **about), view(day, "/", "e", **about), view(day, "/", "f", **about))
+    world.load()
+    columns = "custom_event_plan, sessions, purchase_revenue, engagement_rate, custom_event_score, conversions, currency"
+    assert present(columns, "sales") == [("pro", 6, Decimal("1234567890123.750000"), 0.5, 4.5, 3.0, "JPY")]
+    kinds = dict(ask("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'sales'"))
+    assert (kinds["sessions"], kinds["purchase_revenue"], kinds["engagement_rate"], kinds["date"]) == ("BIGINT", "DECIMAL(38,6)", "DOUBLE", "DATE")
+    query = """SELECT kind, column_name, type, is_custom FROM raw_google_analytics.metadata
+               WHERE api_name IN ('customEvent:plan', 'customEvent:score', 'purchaseRevenue') ORDER BY ALL"""
+    assert ask(query) == [
+        ("dimension", "custom_event_plan", None, True), ("metric", "custom_event_score", "TYPE_STANDARD", True),
+        ("metric", "purchase_revenue", "TYPE_CURRENCY", False),
+    ]  # fmt: skip
+    world.property.custom = {"customEvent:plan": ("Tariff", ""), "customEvent:score": ("Score", "TYPE_STANDARD"), "customEvent:new": ("New", "")}
+    world.later(hours=1)
+    world.load()
+    assert ask("SELECT ui_name FROM raw_google_analytics.metadata WHERE api_name = 'customEvent:plan'") == [("Tariff",)]
+    del world.property.custom["customEvent:new"]
+    world.later(hours=1)
+    world.load()
+    assert ask("SELECT api_name FROM raw_google_analytics.metadata WHERE _deleted_at IS NOT NULL") == [("customEvent:new",)]
+
+
+def test_an_unknown_or_incompatible_field_names_report_and_field(world: World, fails: Callable[..., WarehouseError]) -> None:
+    world.declare("  views: {dimensions: [date, pagePaht], metrics: [sessions]}\n")
+    error = fails(world.load)
+    assert isinstance(error, UsageError)
+    assert "report views: property 1001 knows no dimension 'pagePaht'" in error.what
+    assert world.analytics.reports_asked() == 0
+    world.declare("  views: {dimensions: [date, itemId], metrics: [sessions]}\n" + SESSIONS)
+    world.property.add(Hit(ago(1), "u", "s", "page_view", {"sessionSource": "google"}))
+    error = fails(world.load)
+    assert isinstance(error, UsageError)
+    assert "report views of property 1001" in error.what
+    assert "remove itemId" in error.what
+    assert "http" not in error.what
+
+
+def test_what_was_read_before_a_failure_is_loaded_and_remembered(world: World, fails: Callable[..., WarehouseError]) -> None:
+    other = world.two()
+    world.property.add(view(ago(1), "/a"))
+    other.add(view(ago(1), "/b"))
+    world.analytics.faults = [Fault("properties/1002:runReport", times=99, status=503)]
+    error = fails(world.load)
+    assert error.exit_code == 3
+    assert "HTTP 503, 4 times" in error.what
+    assert present("property_id, page_path") == [("1001", "/a")]
+    assert ask("SELECT DISTINCT property_id FROM raw_google_analytics.report_quality") == [("1001",)]
+    world.analytics.faults = []
+    assert world.findings() == []
+    assert present("property_id, page_path") == [("1001", "/a"), ("1002", "/b")]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("/metadata", status=500), Fault(":runReport", times=3, status=503), Fault(":runReport", reset=True), Fault(":runReport", hang=1.2),
+        Fault(":runReport", status=429, message="Exhausted concurrent requests quota. Please send fewer requests concurrently."),
+    ],
+    ids=lambda fault: f"{fault.path} {fault.status} {fault.hang} {fault.reset}",
+)  # fmt: skip
+def test_faults_change_nothing(world: World, fault: Fault) -> None:
+    world.declare(days=2)
+    world.property.add(view(ago(1), "/a"), view(ago(2), "/b"))
+    world.analytics.faults = [fault]
+    assert world.findings() == []
+    assert fault.times == 0
+    assert present() == [(ago(2), "/b", 1), (ago(1), "/a", 1)]
+
+
+def test_a_property_that_is_not_ours_names_the_settings(world: World, fails: Callable[..., WarehouseError]) -> None:
+    world.setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", "777")
+    error = fails(world.load)
+    assert isinstance(error, UsageError)
+    assert "property 777" in error.what
+    assert "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS" in error.mend
+    world.setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", None)
+    assert "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS is not set" in fails(world.load).what
+
+
+def test_metrics_hidden_from_the_account_are_a_finding(world: World) -> None:
+    world.declare(SESSIONS)
+    world.property.add(Hit(ago(1), "u", "s", "purchase", {"sessionSource": "google"}, value=Decimal(5)))
+    world.property.hidden = {"purchaseRevenue"}
+    assert "purchaseRevenue is hidden from this account" in world.findings()[0]
+
+
+def test_filters_are_googles_and_a_report_may_be_of_one_property(world: World) -> None:
+    other = world.two()
+    world.declare(
+        "  views:\n    dimensions: [date, pagePath]\n    metrics: [screenPageViews]\n    metric_filter: {field: screenPageViews, greater_than: 1}\n"
+        "    dimension_filter: {all_of: [{field: pagePath, begins_with: /a}, {none_of: [{field: country, one_of: [Japan]}]}]}\n"
+        "    properties: [1002]\n"
+    )
+    world.property.add(view(ago(1), "/a1"), view(ago(1), "/a1"))
+    for path, country in (("/a1", "Germany"), ("/a1", "Germany"), ("/a2", "Germany"), ("/b", "Germany"), ("/b", "Germany"), ("/a3", "Japan"), ("/a3", "Japan")):
+        other.add(view(ago(1), path, country=country))
+    world.load()
+    assert present("property_id, page_path, screen_page_views") == [("1002", "/a1", 2)]
+
+
+def test_no_personal_data_is_kept_of_pages(world: World, home: Path) -> None:
+    world.declare("  links: {dimensions: [date, pagePathPlusQueryString, pageTitle], metrics: [screenPageViews]}\n")
+    for path, title in (
+        ("/reset/jo@example.com?token=1", "Hello"), ("/reset/amy@example.com", "Hello"), ("/u/jo%2540example.com#x", "Mail to jo@example.com"),
+        ("/call/+49%2030%201234567", "Call (555) 123-4567"), ("/ssn/900-01-0001/900-02-0002", "a"), ("/items/1234567?utm_source=x", "a"),
+    ):  # fmt: skip
+        world.property.add(Hit(ago(1), "u", "s", "page_view", {"pagePathPlusQueryString": path, "pageTitle": title}))
+    world.load()
+    found = ask("SELECT page_path_plus_query_string, page_title FROM raw_google_analytics.links ORDER BY ALL")
+    assert found == [
+        ("/call/[redacted]", "Call [redacted]"), ("/items/1234567", "a"), ("/reset/[redacted]", "Hello"), ("/reset/[redacted]", "Hello"),
+        ("/ssn/[redacted]/[redacted]", "a"), ("/u/[redacted]", "Mail to [redacted]"),
+    ]  # fmt: skip
+    for file in home.rglob("*"):
+        if file.is_file() and file.suffix in (".parquet", ".jsonl", ".json", ".duckdb"):
+            assert b"example.com" not in file.read_bytes(), file
+
+
+def test_who_somebody_is_must_be_declared_and_joins_by_its_keyed_hash(world: World, fails: Callable[..., WarehouseError]) -> None:
+    reports = "  people: {dimensions: [date, 'customUser:user_id', 'customUser:email'], metrics: [sessions]}\n"
+    world.declare(reports)
+    world.property.custom = {"customUser:user_id": ("User", ""), "customUser:email": ("Mail", "")}
+    world.property.add(Hit(ago(1), "u", "s", "page_view", {"customUser:user_id": "4711", "customUser:email": " Jo@Example.com"}))
+    world.rules("  postgres.users: {}\n")
+    error = fails(world.load)
+    assert "google_analytics.people.custom_user_user_id looks like personal data (id" in error.what
+    assert "custom_user_user_id: {class: id, action: hmac}" in error.mend
+    assert len(world.analytics.asked) == 0
+    world.rules("  google_analytics.people:\n    custom_user_user_id: {class: id, action: hmac}\n    custom_user_email: {class: email, action: hmac}\n")
+    world.load()
+    expected = tuple(hmac.digest(KEY.encode(), text.encode(), "sha256").hex() for text in ("4711", "jo@example.com"))
+    assert present("custom_user_user_id_hash, custom_user_email_hash", "people") == [expected]
+    assert ask("SELECT DISTINCT _privacy_key_id FROM raw_google_analytics.people") == [("k1",)]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pipelines import google_analytics as module, google_analytics_days, landing, load
+module.FOLDER = Path(os.environ["FOLDER"])
+google_analytics_days._MOST_DAYS = 4
+turn = iter(range(100))
+finish = load._finish
+def dies(*given):
+    before = next(turn) == int(os.environ["DIES"])
+    if before and os.environ["WHEN"] == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    done = finish(*given)
+    if before:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+load._finish = dies
+sys.argv = ["warehouse", "load", "google_analytics"]
+from cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("turn", "when", "is_lost"), [(0, "before", False), (0, "before", True), (1, "after", True), (2, "before", True)])
+def test_a_kill_ends_in_the_rows_of_a_clean_run_and_never_in_half_a_day(world: World, home: Path, turn: int, when: str, is_lost: bool) -> None:
+    world.declare(limit=2)
+    world.property.add(*(view(ago(day), f"/{number}") for day in range(8) for number in range(5)))
+    world.load()
+    clean = everything()
+    shutil.rmtree(home)
+    died = call(script=KILLED, DIES=str(turn), WHEN=when, FOLDER=str(world.folder))
+    assert died.code == -9, died.err
+    if is_lost:
+        shutil.rmtree(home / "dlt")
+    if turn or when == "after":
+        assert {row[0] for row in ask("SELECT count(*) FROM raw_google_analytics.views GROUP BY date")} == {5}
+    world.load()
+    assert everything() == clean
+    with ledger.run("rebuild google_analytics") as run:
+        rebuild.rebuild("google_analytics", run)
+    assert everything() == clean
+
+
+def test_the_demo_company_is_loaded_within_seconds_and_agrees_with_its_purchases(world: World) -> None:
+    shutil.copy(source.FOLDER / "google_analytics.yaml", world.folder / "google_analytics.yaml")
+    for name, value in SETTINGS.items():
+        world.setting(name, value)
+    populate(world.analytics)
+    began = time.monotonic()
+    assert world.findings() == []
+    seconds = time.monotonic() - began
+    from demo.customers import purchases
+
+    bought: dict[date, tuple[int, Decimal]] = {}
+    for one in purchases():
+        if date(1998, 6, 17) <= one.ordered_on <= date(1998, 6, 30):
+            count, revenue = bought.get(one.ordered_on, (0, Decimal()))
+            bought[one.ordered_on] = count + 1, revenue + one.revenue
+    query = "SELECT date, sum(transactions)::BIGINT, sum(purchase_revenue) FROM raw_google_analytics.acquisition GROUP BY 1 HAVING sum(transactions) > 0"
+    assert {day: (count, revenue) for day, count, revenue in ask(query)} == bought
+    assert ask("SELECT sum(item_revenue) FROM raw_google_analytics.ecommerce_items") == [(sum(revenue for _, revenue in bought.values()),)]
+    assert ask("SELECT count(*) FROM raw_google_analytics.pages WHERE page_path = '/checkout/[redacted]'")[0][0] > 0
+    assert seconds < 6
+
+
+def test_staging_shows_what_google_shows_now_and_keeps_its_contracts(world: World, company: Company) -> None:
+    from monitoring.contract_files import read_contracts
+    from monitoring.contracts import check_contracts
+    from transform.build import build
+    from warehouse import storage
+
+    shutil.copy(source.FOLDER / "google_analytics.yaml", world.folder / "google_analytics.yaml")
+    world.setting("SOURCES__GOOGLE_ANALYTICS__START_DATE", "1998-06-29")
+    world.setting("SOURCES__GOOGLE_ANALYTICS__END_DATE", "1998-06-30")
+    populate(world.analytics)
+    load_postgres()
+    world.load()
+    world.property.restate(ago(1))
+    world.property.add(view(ago(2), "/a"))
+    world.later(hours=1)
+    world.load()
+    world.property.restate(ago(2))
+    world.later(hours=1)
+    world.load()
+    build()
+    assert ask("SELECT count(*) FROM staging.stg_google_analytics__pages WHERE date > DATE '2000-01-01'") == [(0,)]
+    assert ask("SELECT count(*) FROM raw_google_analytics.pages WHERE date > DATE '2000-01-01'") == [(1,)]
+    query = """SELECT date, sum(purchase_revenue) = (SELECT sum(revenue) FROM staging.stg_postgres__orders WHERE ordered_at::DATE = date)
+               FROM staging.stg_google_analytics__acquisition GROUP BY date ORDER BY date"""
+    assert ask(query) == [(date(1998, 6, 29), True), (date(1998, 6, 30), True)]
+    ours = [table for table in read_contracts() if "google_analytics" in table]
+    with storage.open_warehouse() as connection:
+        found = check_contracts(connection, now=world.now, loaded_at={table: world.now for table in ours if table.startswith("raw_")}, only=ours)
+    assert [(one.table, one.check, one.observed) for one in found] == []
+    with storage.open_warehouse() as connection:
+        connection.execute("DELETE FROM raw_google_analytics.pages WHERE date = DATE '1998-06-30' AND page_path = '/'")
+        found = check_contracts(connection, now=world.now, loaded_at={table: world.now for table in ours if table.startswith("raw_")}, only=ours)
+    assert [(one.table, one.check) for one in found] == [("raw_google_analytics.report_quality", "whole_days")]
+
+
+def test_the_doctor_says_which_properties_answer(world: World) -> None:
+    world.property.time_zone, world.property.currency = "Europe/Berlin", "EUR"
+    assert module.check_connection() == "1001 in Europe/Berlin, EUR, 39995 tokens left this hour"
