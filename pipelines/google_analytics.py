@@ -97,7 +97,7 @@ def _report_rows(reading: Reading, plan: Plan, name: str, days: list[DayReport])
 
     def body(loaded_at: datetime, file: Path) -> tuple[int, int]:
         rows = write(name, report, kinds, days, plan.declared.query_parameters, loaded_at, file)
-        scope = {"property_id": [day.property_id for day in days], "date": [day.day for day in days]}
+        scope: dict[str, list[Any]] = {"property_id": [day.property_id for day in days], "date": [day.day for day in days]}
         return rows, _add_vanished(reading, name, [ROW_ID], scope, loaded_at, file)
 
     yield from _written(reading, name, [ROW_ID], body, asked)

@@ -248,8 +248,8 @@ class Client:
         """Ask, and again after a while where that may help: Google counts what its servers fail at, and that quota is small."""
         from google.api_core import exceptions
         from google.auth import exceptions as auth
-        from google.protobuf.json_format import ParseError
-        from requests.exceptions import RequestException
+        from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]  # ships no types
+        from requests.exceptions import RequestException  # type: ignore[import-untyped]  # ships no types
 
         said = ""
         for turn in range(_TRIES):
@@ -312,7 +312,7 @@ def _credentials(*, is_local: bool) -> Any:
     from google.oauth2 import credentials, service_account
 
     content = settings().google_analytics_credentials()
-    kinds = {
+    kinds: dict[str, Any] = {
         "service_account": service_account.Credentials.from_service_account_info,
         "authorized_user": credentials.Credentials.from_authorized_user_info,
     }

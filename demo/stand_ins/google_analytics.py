@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -222,14 +223,14 @@ class _Query:
         test = self._body.get("dimensionFilter")
         groups: dict[tuple[str, ...], list[Part]] = {}
         for part in parts:
-            if passes(test, lambda name, part=part: part[0].dimension(name, part[1])):
+            if passes(test, partial(part[0].dimension, item=part[1])):
                 groups.setdefault(tuple(part[0].dimension(name, part[1]) for name in self._dimensions), []).append(part)
         metadata: Object = {"currencyCode": self._property.currency, "timeZone": self._property.time_zone}
         groups = self._distort(groups, engaged, metadata)
         rows = [(key, [self._value(name, found, engaged) for name in self._metrics]) for key, found in groups.items()]
         rows = [(key, values) for key, values in rows if any(values) or self._body.get("keepEmptyRows")]
         test = self._body.get("metricFilter")
-        rows = [row for row in rows if passes(test, lambda name, row=row: row[1][self._metrics.index(name)])]
+        rows = [row for row in rows if passes(test, dict(zip(self._metrics, row[1], strict=True)).__getitem__)]
         offset, limit = int(self._body.get("offset", 0)), min(int(self._body.get("limit", 0)) or _USUAL_ROWS, _MOST_ROWS)
         answer: Object = {
             "dimensionHeaders": [{"name": name} for name in self._dimensions],

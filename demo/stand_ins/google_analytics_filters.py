@@ -36,8 +36,10 @@ def passes(test: Object | None, value_of: Callable[[str], Any]) -> bool:
     kind, wanted, text = given.get("matchType", 1), given["value"], str(value)
     if not given.get("caseSensitive"):
         wanted, text = wanted.lower(), text.lower()
-    return {"EXACT": text == wanted, "BEGINS_WITH": text.startswith(wanted), "ENDS_WITH": text.endswith(wanted), "CONTAINS": wanted in text,
-            "FULL_REGEXP": bool(re.fullmatch(wanted, text)), "PARTIAL_REGEXP": bool(re.search(wanted, text))}[_MATCHES.get(kind, kind)]  # fmt: skip
+    kind = _MATCHES.get(kind, kind)
+    if kind.endswith("REGEXP"):
+        return bool((re.fullmatch if kind == "FULL_REGEXP" else re.search)(wanted, text))
+    return bool({"EXACT": text == wanted, "BEGINS_WITH": text.startswith(wanted), "ENDS_WITH": text.endswith(wanted), "CONTAINS": wanted in text}[kind])
 
 
 def _number(given: Object) -> float:

@@ -118,7 +118,7 @@ def test_the_project_is_in_order_and_linting_it_needs_no_warehouse_and_no_secret
 
 
 def test_linting_names_file_and_rule_and_writing_mends_the_layout_and_nothing_else(tmp_path: Path) -> None:
-    for part in ("audits", "linter", "macros", "models", "tests/models", "transform", "warehouse"):
+    for part in ("audits", "external_models", "linter", "macros", "models", "tests/models", "transform", "warehouse"):
         shutil.copytree(ROOT / part, tmp_path / part)
     for part in ("config.yaml", "external_models.yaml"):
         shutil.copy(ROOT / part, tmp_path)
