@@ -1,4 +1,4 @@
-"""The demo company's traffic of two weeks: the visits in which its customers bought, and those of others who only looked."""
+"""The demo company's traffic of ten days: the visits in which its customers bought, and those of others who only looked."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, timedelta
@@ -9,7 +9,7 @@ from demo.stand_ins.google_analytics import GoogleAnalyticsStandIn
 from demo.stand_ins.google_analytics_schema import Hit, Item
 
 PROPERTY = "1001"
-FIRST, LAST = date(1998, 6, 17), date(1998, 6, 30)
+FIRST, LAST = date(1998, 6, 21), date(1998, 6, 30)
 SETTINGS = {
     "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS": PROPERTY,
     "SOURCES__GOOGLE_ANALYTICS__START_DATE": FIRST.isoformat(),

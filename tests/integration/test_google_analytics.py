@@ -1,107 +1,25 @@
 """Loading Google Analytics from its stand-in: days that change, vanish and are cut off, and none that is half there."""
 
-import hmac
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import KEY, Company, ask, call, load_postgres
+from conftest import ask, call
+from integration.analytics import NOW, TODAY, World, a_world, ago, everything, present, view
 
-from demo.stand_ins.google_analytics import Asked, Distortion, Fault, GoogleAnalyticsStandIn, Property
-from demo.stand_ins.google_analytics_company import SETTINGS, populate
-from demo.stand_ins.google_analytics_schema import Hit
-from pipelines import google_analytics as module
-from pipelines import google_analytics_client, google_analytics_days, load, rebuild, source
-from privacy import policy
+from demo.stand_ins.google_analytics import Asked, Distortion, Fault
+from pipelines import google_analytics_days, rebuild
 from warehouse import ledger
-from warehouse.errors import UsageError, WarehouseError
-
-NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
-TODAY = NOW.date()
-SMALL = """
-schedule: daily
-freshness: 30h
-restate_days: {days}
-rows_per_request: {limit}
-requests_per_second: 5000
-timeout: 1s
-quota_reserve: {reserve}
-findings_above: {{other: 0.05, unsampled: 0.05, thresholded: 0.5}}
-reports:
-{reports}
-"""
-VIEWS = "  views: {dimensions: [date, pagePath], metrics: [screenPageViews, totalUsers]}\n"
-SESSIONS = "  channels: {dimensions: [sessionSource], metrics: [sessions, purchaseRevenue]}\n"
-
-
-def ago(days: int) -> date:
-    return TODAY - timedelta(days=days)
-
-
-def view(day: date, path: str, user: str = "u", **about: str) -> Hit:
-    return Hit(day, user, f"s-{user}", "page_view", {"pagePath": path, **about})
-
-
-class World:
-    """An account with one property, its warehouse, and one clock for both."""
-
-    def __init__(self, setting: Callable[[str, str | None], None], analytics: GoogleAnalyticsStandIn, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-        self.setting, self.analytics, self._monkeypatch, self.folder = setting, analytics, monkeypatch, folder
-        self.property = analytics.open()
-        self.at(NOW)
-
-    def at(self, now: datetime) -> None:
-        self.now = now
-        self.setting("WAREHOUSE_NOW", now.isoformat())
-
-    def later(self, **by: float) -> None:
-        self.at(self.now + timedelta(**by))
-
-    def declare(self, reports: str = VIEWS, days: int = 7, limit: int = 1000, reserve: int = 0) -> None:
-        (self.folder / "google_analytics.yaml").write_text(SMALL.format(days=days, limit=limit, reserve=reserve, reports=reports))
-
-    def rules(self, text: str) -> None:
-        (self.folder / "policy.yaml").write_text(f"columns:\n{text}")
-        self._monkeypatch.setattr(policy, "POLICY_FILE", self.folder / "policy.yaml")
-
-    def two(self, **fields: Any) -> Property:
-        self.setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", "1001, 1002")
-        return self.analytics.open("1002", **fields)
-
-    def load(self) -> dict[str, load.Loaded]:
-        with ledger.run("load google_analytics") as run:
-            return {one.table: one for one in load.load("google_analytics", run)}
-
-    def findings(self) -> list[str]:
-        return [finding for one in self.load().values() for finding in one.findings]
+from warehouse.errors import WarehouseError
 
 
 @pytest.fixture
 def world(setting: Callable[[str, str | None], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[World]:
-    folder = tmp_path / "declared"
-    folder.mkdir()
-    monkeypatch.setattr(module, "FOLDER", folder)
-    monkeypatch.setattr(google_analytics_client, "_FIRST_WAIT", 0.01)
-    with GoogleAnalyticsStandIn() as analytics:
-        setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", "1001")
-        setting("SOURCES__GOOGLE_ANALYTICS__BASE_URL", analytics.url)
-        world = World(setting, analytics, monkeypatch, folder)
-        world.declare()
-        yield world
-
-
-def present(columns: str = "date, page_path, screen_page_views", table: str = "views") -> list[tuple[Any, ...]]:
-    return ask(f"SELECT {columns} FROM raw_google_analytics.{table} WHERE _deleted_at IS NULL ORDER BY ALL")
-
-
-def everything(tables: tuple[str, ...] = ("views", "report_quality")) -> list[list[tuple[Any, ...]]]:
-    chosen = "COLUMNS(name -> NOT starts_with(name, 'tokens_left') AND name NOT IN ('_loaded_at', '_deleted_at')), _deleted_at IS NULL"
-    return [ask(f"SELECT {chosen} FROM raw_google_analytics.{table} ORDER BY ALL") for table in tables]
+    with a_world(setting, monkeypatch, tmp_path) as one:
+        yield one
 
 
 def test_a_day_five_days_ago_is_restated_one_value_changed_one_row_gone_one_new(world: World) -> None:
@@ -288,7 +206,7 @@ def test_nothing_new_moves_no_row_of_a_report(world: World) -> None:
 
 
 def test_a_range_is_loaded_newest_first_and_goes_on_where_the_quota_ended(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(google_analytics_days, "_MOST_DAYS", 4)
+    monkeypatch.setattr(google_analytics_days, "_MOST_DAYS", 8)
     world.declare(days=1)
     world.setting("SOURCES__GOOGLE_ANALYTICS__START_DATE", "2026-01-01")
     world.setting("SOURCES__GOOGLE_ANALYTICS__END_DATE", "2026-01-20")
@@ -329,51 +247,6 @@ def test_another_definition_of_a_report_reads_its_days_anew(world: World) -> Non
     assert world.analytics.reports_asked(ago(30)) == asked  # another order is the same report
 
 
-def test_types_come_from_the_metadata_and_money_is_exact(world: World) -> None:
-    reports = "  sales: {dimensions: [date, 'customEvent:plan'], metrics: [sessions, purchaseRevenue, engagementRate, 'customEvent:score', conversions]}\n"
-    world.declare(reports)
-    world.property.currency = "JPY"
-    world.property.custom = {"customEvent:plan": ("Plan", ""), "customEvent:score": ("Score", "TYPE_STANDARD")}
-    about, day = {"customEvent:plan": "pro"}, ago(1)
-    for user, revenue in (("a", "0.1"), ("b", "0.2"), ("c", "1234567890123.45")):
-        world.property.add(Hit(day, user, "s", "purchase", about, value=Decimal(revenue), numbers={"customEvent:score": 1.5}))
-    world.property.add(view(day, "/", "d", **about), view(day, "/", "e", **about), view(day, "/", "f", **about))
-    world.load()
-    columns = "custom_event_plan, sessions, purchase_revenue, engagement_rate, custom_event_score, conversions, currency"
-    assert present(columns, "sales") == [("pro", 6, Decimal("1234567890123.750000"), 0.5, 4.5, 3.0, "JPY")]
-    kinds = dict(ask("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'sales'"))
-    assert (kinds["sessions"], kinds["purchase_revenue"], kinds["engagement_rate"], kinds["date"]) == ("BIGINT", "DECIMAL(38,6)", "DOUBLE", "DATE")
-    query = """SELECT kind, column_name, type, is_custom FROM raw_google_analytics.metadata
-               WHERE api_name IN ('customEvent:plan', 'customEvent:score', 'purchaseRevenue') ORDER BY ALL"""
-    assert ask(query) == [
-        ("dimension", "custom_event_plan", None, True), ("metric", "custom_event_score", "TYPE_STANDARD", True),
-        ("metric", "purchase_revenue", "TYPE_CURRENCY", False),
-    ]  # fmt: skip
-    world.property.custom = {"customEvent:plan": ("Tariff", ""), "customEvent:score": ("Score", "TYPE_STANDARD"), "customEvent:new": ("New", "")}
-    world.later(hours=1)
-    world.load()
-    assert ask("SELECT ui_name FROM raw_google_analytics.metadata WHERE api_name = 'customEvent:plan'") == [("Tariff",)]
-    del world.property.custom["customEvent:new"]
-    world.later(hours=1)
-    world.load()
-    assert ask("SELECT api_name FROM raw_google_analytics.metadata WHERE _deleted_at IS NOT NULL") == [("customEvent:new",)]
-
-
-def test_an_unknown_or_incompatible_field_names_report_and_field(world: World, fails: Callable[..., WarehouseError]) -> None:
-    world.declare("  views: {dimensions: [date, pagePaht], metrics: [sessions]}\n")
-    error = fails(world.load)
-    assert isinstance(error, UsageError)
-    assert "report views: property 1001 knows no dimension 'pagePaht'" in error.what
-    assert world.analytics.reports_asked() == 0
-    world.declare("  views: {dimensions: [date, itemId], metrics: [sessions]}\n" + SESSIONS)
-    world.property.add(Hit(ago(1), "u", "s", "page_view", {"sessionSource": "google"}))
-    error = fails(world.load)
-    assert isinstance(error, UsageError)
-    assert "report views of property 1001" in error.what
-    assert "remove itemId" in error.what
-    assert "http" not in error.what
-
-
 def test_what_was_read_before_a_failure_is_loaded_and_remembered(world: World, fails: Callable[..., WarehouseError]) -> None:
     other = world.two()
     world.property.add(view(ago(1), "/a"))
@@ -404,72 +277,6 @@ def test_faults_change_nothing(world: World, fault: Fault) -> None:
     assert world.findings() == []
     assert fault.times == 0
     assert present() == [(ago(2), "/b", 1), (ago(1), "/a", 1)]
-
-
-def test_a_property_that_is_not_ours_names_the_settings(world: World, fails: Callable[..., WarehouseError]) -> None:
-    world.setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", "777")
-    error = fails(world.load)
-    assert isinstance(error, UsageError)
-    assert "property 777" in error.what
-    assert "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS" in error.mend
-    world.setting("SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS", None)
-    assert "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS is not set" in fails(world.load).what
-
-
-def test_metrics_hidden_from_the_account_are_a_finding(world: World) -> None:
-    world.declare(SESSIONS)
-    world.property.add(Hit(ago(1), "u", "s", "purchase", {"sessionSource": "google"}, value=Decimal(5)))
-    world.property.hidden = {"purchaseRevenue"}
-    assert "purchaseRevenue is hidden from this account" in world.findings()[0]
-
-
-def test_filters_are_googles_and_a_report_may_be_of_one_property(world: World) -> None:
-    other = world.two()
-    world.declare(
-        "  views:\n    dimensions: [date, pagePath]\n    metrics: [screenPageViews]\n    metric_filter: {field: screenPageViews, greater_than: 1}\n"
-        "    dimension_filter: {all_of: [{field: pagePath, begins_with: /a}, {none_of: [{field: country, one_of: [Japan]}]}]}\n"
-        "    properties: [1002]\n"
-    )
-    world.property.add(view(ago(1), "/a1"), view(ago(1), "/a1"))
-    for path, country in (("/a1", "Germany"), ("/a1", "Germany"), ("/a2", "Germany"), ("/b", "Germany"), ("/b", "Germany"), ("/a3", "Japan"), ("/a3", "Japan")):
-        other.add(view(ago(1), path, country=country))
-    world.load()
-    assert present("property_id, page_path, screen_page_views") == [("1002", "/a1", 2)]
-
-
-def test_no_personal_data_is_kept_of_pages(world: World, home: Path) -> None:
-    world.declare("  links: {dimensions: [date, pagePathPlusQueryString, pageTitle], metrics: [screenPageViews]}\n")
-    for path, title in (
-        ("/reset/jo@example.com?token=1", "Hello"), ("/reset/amy@example.com", "Hello"), ("/u/jo%2540example.com#x", "Mail to jo@example.com"),
-        ("/call/+49%2030%201234567", "Call (555) 123-4567"), ("/ssn/900-01-0001/900-02-0002", "a"), ("/items/1234567?utm_source=x", "a"),
-    ):  # fmt: skip
-        world.property.add(Hit(ago(1), "u", "s", "page_view", {"pagePathPlusQueryString": path, "pageTitle": title}))
-    world.load()
-    found = ask("SELECT page_path_plus_query_string, page_title FROM raw_google_analytics.links ORDER BY ALL")
-    assert found == [
-        ("/call/[redacted]", "Call [redacted]"), ("/items/1234567", "a"), ("/reset/[redacted]", "Hello"), ("/reset/[redacted]", "Hello"),
-        ("/ssn/[redacted]/[redacted]", "a"), ("/u/[redacted]", "Mail to [redacted]"),
-    ]  # fmt: skip
-    for file in home.rglob("*"):
-        if file.is_file() and file.suffix in (".parquet", ".jsonl", ".json", ".duckdb"):
-            assert b"example.com" not in file.read_bytes(), file
-
-
-def test_who_somebody_is_must_be_declared_and_joins_by_its_keyed_hash(world: World, fails: Callable[..., WarehouseError]) -> None:
-    reports = "  people: {dimensions: [date, 'customUser:user_id', 'customUser:email'], metrics: [sessions]}\n"
-    world.declare(reports)
-    world.property.custom = {"customUser:user_id": ("User", ""), "customUser:email": ("Mail", "")}
-    world.property.add(Hit(ago(1), "u", "s", "page_view", {"customUser:user_id": "4711", "customUser:email": " Jo@Example.com"}))
-    world.rules("  postgres.users: {}\n")
-    error = fails(world.load)
-    assert "google_analytics.people.custom_user_user_id looks like personal data (id" in error.what
-    assert "custom_user_user_id: {class: id, action: hmac}" in error.mend
-    assert len(world.analytics.asked) == 0
-    world.rules("  google_analytics.people:\n    custom_user_user_id: {class: id, action: hmac}\n    custom_user_email: {class: email, action: hmac}\n")
-    world.load()
-    expected = tuple(hmac.digest(KEY.encode(), text.encode(), "sha256").hex() for text in ("4711", "jo@example.com"))
-    assert present("custom_user_user_id_hash, custom_user_email_hash", "people") == [expected]
-    assert ask("SELECT DISTINCT _privacy_key_id FROM raw_google_analytics.people") == [("k1",)]
 
 
 KILLED = """
@@ -513,65 +320,3 @@ def test_a_kill_ends_in_the_rows_of_a_clean_run_and_never_in_half_a_day(world: W
     with ledger.run("rebuild google_analytics") as run:
         rebuild.rebuild("google_analytics", run)
     assert everything() == clean
-
-
-def test_the_demo_company_is_loaded_within_seconds_and_agrees_with_its_purchases(world: World) -> None:
-    shutil.copy(source.FOLDER / "google_analytics.yaml", world.folder / "google_analytics.yaml")
-    for name, value in SETTINGS.items():
-        world.setting(name, value)
-    populate(world.analytics)
-    began = time.monotonic()
-    assert world.findings() == []
-    seconds = time.monotonic() - began
-    from demo.customers import purchases
-
-    bought: dict[date, tuple[int, Decimal]] = {}
-    for one in purchases():
-        if date(1998, 6, 17) <= one.ordered_on <= date(1998, 6, 30):
-            count, revenue = bought.get(one.ordered_on, (0, Decimal()))
-            bought[one.ordered_on] = count + 1, revenue + one.revenue
-    query = "SELECT date, sum(transactions)::BIGINT, sum(purchase_revenue) FROM raw_google_analytics.acquisition GROUP BY 1 HAVING sum(transactions) > 0"
-    assert {day: (count, revenue) for day, count, revenue in ask(query)} == bought
-    assert ask("SELECT sum(item_revenue) FROM raw_google_analytics.ecommerce_items") == [(sum(revenue for _, revenue in bought.values()),)]
-    assert ask("SELECT count(*) FROM raw_google_analytics.pages WHERE page_path = '/checkout/[redacted]'")[0][0] > 0
-    assert seconds < 6
-
-
-def test_staging_shows_what_google_shows_now_and_keeps_its_contracts(world: World, company: Company) -> None:
-    from monitoring.contract_files import read_contracts
-    from monitoring.contracts import check_contracts
-    from transform.build import build
-    from warehouse import storage
-
-    shutil.copy(source.FOLDER / "google_analytics.yaml", world.folder / "google_analytics.yaml")
-    world.setting("SOURCES__GOOGLE_ANALYTICS__START_DATE", "1998-06-29")
-    world.setting("SOURCES__GOOGLE_ANALYTICS__END_DATE", "1998-06-30")
-    populate(world.analytics)
-    load_postgres()
-    world.load()
-    world.property.restate(ago(1))
-    world.property.add(view(ago(2), "/a"))
-    world.later(hours=1)
-    world.load()
-    world.property.restate(ago(2))
-    world.later(hours=1)
-    world.load()
-    build()
-    assert ask("SELECT count(*) FROM staging.stg_google_analytics__pages WHERE date > DATE '2000-01-01'") == [(0,)]
-    assert ask("SELECT count(*) FROM raw_google_analytics.pages WHERE date > DATE '2000-01-01'") == [(1,)]
-    query = """SELECT date, sum(purchase_revenue) = (SELECT sum(revenue) FROM staging.stg_postgres__orders WHERE ordered_at::DATE = date)
-               FROM staging.stg_google_analytics__acquisition GROUP BY date ORDER BY date"""
-    assert ask(query) == [(date(1998, 6, 29), True), (date(1998, 6, 30), True)]
-    ours = [table for table in read_contracts() if "google_analytics" in table]
-    with storage.open_warehouse() as connection:
-        found = check_contracts(connection, now=world.now, loaded_at={table: world.now for table in ours if table.startswith("raw_")}, only=ours)
-    assert "\n".join(f"{one.table} {one.check} {one.observed}" for one in found) == ""
-    with storage.open_warehouse() as connection:
-        connection.execute("DELETE FROM raw_google_analytics.pages WHERE date = DATE '1998-06-30' AND page_path = '/'")
-        found = check_contracts(connection, now=world.now, loaded_at={table: world.now for table in ours if table.startswith("raw_")}, only=ours)
-    assert [(one.table, one.check) for one in found] == [("raw_google_analytics.report_quality", "whole_days")]
-
-
-def test_the_doctor_says_which_properties_answer(world: World) -> None:
-    world.property.time_zone, world.property.currency = "Europe/Berlin", "EUR"
-    assert module.check_connection() == "1001 in Europe/Berlin, EUR, 39995 tokens left this hour"

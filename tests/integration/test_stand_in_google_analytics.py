@@ -162,4 +162,4 @@ def test_the_demo_company_is_the_same_each_time() -> None:
     populate(first)
     populate(second)
     assert first.properties["1001"].hits == second.properties["1001"].hits
-    assert len(first.properties["1001"].hits) == 14
+    assert len(first.properties["1001"].hits) == 10
