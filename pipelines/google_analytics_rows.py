@@ -28,7 +28,8 @@ _INTEGER, _CURRENCY = "TYPE_INTEGER", "TYPE_CURRENCY"
 # Paths that a person's doings may have filled: what follows the path may hold anything.
 _LINK = re.compile(r"(?i)(page|path|url|link|referrer|location)")
 _NO_LINK = re.compile(r"(?i)title|text|class|group|domain|linkid")
-_PHONE = re.compile(r"(?<![\w.])(?:\+|00)[1-9][0-9 ().-]{6,}[0-9](?!\w)|\([0-9]{2,4}\)[ -]?[0-9]{3,4}[ -]?[0-9]{3,4}(?!\w)")
+# Not the form with 00 in place of the plus: numbers of articles begin like that.
+_PHONE = re.compile(r"(?<![\w.])\+[1-9][0-9 ().-]{6,}[0-9](?!\w)|\([0-9]{2,4}\)[ -]?[0-9]{3,4}[ -]?[0-9]{3,4}(?!\w)")
 _SSN = re.compile(r"(?<![0-9-])[0-9]{3}-[0-9]{2}-[0-9]{4}(?![0-9-])")
 # Google's own dimensions name nobody; the company's own may.
 _PERSON = re.compile(r"(^|_)((user|client|customer|account|member|person|visitor|device|contact|lead|crm)_?(pseudo_?)?id|login)($|_)")

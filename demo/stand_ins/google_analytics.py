@@ -136,9 +136,11 @@ class GoogleAnalyticsStandIn:
     Attributes:
         now: the clock that says what today is and when quotas come back.
         before: called with each request before it is answered, for what happens while somebody reads.
+        port: where it listens; 0 for a free one.
     """
 
     now: Callable[[], datetime] = clock.now
+    port: int = 0
     before: Callable[[Asked], None] | None = None
     asked: list[Asked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -165,13 +167,13 @@ class GoogleAnalyticsStandIn:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> "GoogleAnalyticsStandIn":
-        """Listen on a free port of this machine."""
+        """Listen on this machine alone."""
         account = self
 
         class Handler(_Handler):
             analytics = account
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self

@@ -10,13 +10,6 @@ from demo.stand_ins.google_analytics_schema import Hit, Item
 
 PROPERTY = "1001"
 FIRST, LAST = date(1998, 6, 21), date(1998, 6, 30)
-SETTINGS = {
-    "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS": PROPERTY,
-    "SOURCES__GOOGLE_ANALYTICS__START_DATE": FIRST.isoformat(),
-    "SOURCES__GOOGLE_ANALYTICS__END_DATE": LAST.isoformat(),
-}
-"""What the warehouse must be told besides where the stand-in listens."""
-
 _ONLOOKERS = 30
 """Visits a day in which nothing was bought."""
 _CHANNELS = {"google organic": 40, "(direct) (none)": 25, "google cpc": 15, "newsletter email": 12, "example.com referral": 8}
@@ -26,6 +19,12 @@ _COUNTRIES = {"US": "United States", "CA": "Canada", "GB": "United Kingdom", "DE
               "BR": "Brazil", "JP": "Japan"}  # fmt: skip
 _SHELVES = {"Rock": 40, "Pop": 25, "Jazz": 15, "Classical": 12, "Folk": 8}
 _TITLES = 300
+
+
+def environment(stand_in: GoogleAnalyticsStandIn) -> dict[str, str]:
+    """The settings by which the warehouse reads it."""
+    given = {"BASE_URL": stand_in.url, "PROPERTY_IDS": PROPERTY, "START_DATE": FIRST.isoformat(), "END_DATE": LAST.isoformat()}
+    return {f"SOURCES__GOOGLE_ANALYTICS__{name}": value for name, value in given.items()}
 
 
 def populate(stand_in: GoogleAnalyticsStandIn) -> None:

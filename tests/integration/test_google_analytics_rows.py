@@ -12,7 +12,7 @@ import pytest
 from conftest import KEY, Company, ask, load_postgres
 from integration.analytics import SESSIONS, World, a_world, ago, present, view
 
-from demo.stand_ins.google_analytics_company import FIRST, LAST, SETTINGS, populate
+from demo.stand_ins.google_analytics_company import FIRST, LAST, environment, populate
 from demo.stand_ins.google_analytics_schema import Hit
 from pipelines import google_analytics as module
 from pipelines import source
@@ -138,7 +138,7 @@ def test_who_somebody_is_must_be_declared_and_joins_by_its_keyed_hash(world: Wor
 
 def test_the_demo_company_is_loaded_within_seconds_and_agrees_with_its_purchases(world: World) -> None:
     shutil.copy(source.FOLDER / "google_analytics.yaml", world.folder / "google_analytics.yaml")
-    for name, value in SETTINGS.items():
+    for name, value in environment(world.analytics).items():
         world.setting(name, value)
     populate(world.analytics)
     began = time.process_time()
