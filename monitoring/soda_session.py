@@ -81,8 +81,7 @@ def _source(contract: Contract, checks: list[Check]) -> str:
     """The contract with the given checks alone, as JSON, which every YAML reader reads."""
 
     def written(column: str | None) -> list[dict[str, Any]]:
-        # Without defaults: Soda refuses the word `metric` where a check has only one.
-        return [{check.kind: check.body.model_dump(exclude_none=True, exclude_defaults=True)} for check in checks if check.column == column]
+        return [{check.kind: check.body.model_dump(exclude_none=True)} for check in checks if check.column == column]
 
     document: dict[str, Any] = {"dataset": contract.dataset}
     if contract.variables is not None:
