@@ -3,7 +3,7 @@
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as time_of_day
@@ -187,34 +187,30 @@ class Client:
 
     def _read(self, property_id: str, name: str, report: Report, day: date) -> _Pages:
         pages: _Pages | None = None
-        for request in self._requests(property_id, report, day):
-            page = self._run(f"report {name} of property {property_id}, {day}", request)
+        while True:
+            # Not by multiples of the limit: a page may be shorter than asked for.
+            page = self._run(f"report {name} of property {property_id}, {day}", self._request(property_id, report, day, len(pages.rows) if pages else 0))
             self._about(property_id, page)
             pages = pages or _Pages(page)
             if not pages.add(page) or pages.is_complete:
-                break
-        assert pages is not None  # noqa: S101 - there is always a first request
-        return pages
+                return pages
 
-    def _requests(self, property_id: str, report: Report, day: date) -> "Iterator[types.RunReportRequest]":
-        """One page after the other, in an order that leaves nothing to chance: every dimension, so that there are no ties."""
+    def _request(self, property_id: str, report: Report, day: date, offset: int) -> "types.RunReportRequest":
+        """One page, in an order that leaves nothing to chance: every dimension, so that there are no ties."""
         from google.analytics.data_v1beta import types
 
-        offset = 0
         by_name = types.OrderBy.DimensionOrderBy.OrderType.ALPHANUMERIC
-        while True:
-            yield types.RunReportRequest(
-                property=f"properties/{property_id}",
-                dimensions=[types.Dimension(name=one) for one in report.dimensions],
-                metrics=[types.Metric(name=one) for one in report.metrics],
-                date_ranges=[types.DateRange(start_date=day.isoformat(), end_date=day.isoformat())],
-                dimension_filter=report.dimension_filter.expression() if report.dimension_filter else None,
-                metric_filter=report.metric_filter.expression() if report.metric_filter else None,
-                order_bys=[types.OrderBy(dimension=types.OrderBy.DimensionOrderBy(dimension_name=one, order_type=by_name)) for one in report.dimensions],
-                metric_aggregations=[types.MetricAggregation.TOTAL],
-                limit=self._declared.rows_per_request, offset=offset, return_property_quota=True,
-            )  # fmt: skip
-            offset += self._declared.rows_per_request
+        return types.RunReportRequest(
+            property=f"properties/{property_id}",
+            dimensions=[types.Dimension(name=one) for one in report.dimensions],
+            metrics=[types.Metric(name=one) for one in report.metrics],
+            date_ranges=[types.DateRange(start_date=day.isoformat(), end_date=day.isoformat())],
+            dimension_filter=report.dimension_filter.expression() if report.dimension_filter else None,
+            metric_filter=report.metric_filter.expression() if report.metric_filter else None,
+            order_bys=[types.OrderBy(dimension=types.OrderBy.DimensionOrderBy(dimension_name=one, order_type=by_name)) for one in report.dimensions],
+            metric_aggregations=[types.MetricAggregation.TOTAL],
+            limit=self._declared.rows_per_request, offset=offset, return_property_quota=True,
+        )  # fmt: skip
 
     def _day_report(self, property_id: str, name: str, report: Report, day: date, read_at: datetime, pages: _Pages, requests: int) -> DayReport:
         said, rows = pages.first.metadata, pages.rows

@@ -137,10 +137,12 @@ class GoogleAnalyticsStandIn:
         now: the clock that says what today is and when quotas come back.
         before: called with each request before it is answered, for what happens while somebody reads.
         port: where it listens; 0 for a free one.
+        most_rows: no page has more, however many are asked for.
     """
 
     now: Callable[[], datetime] = clock.now
     port: int = 0
+    most_rows: int = _MOST_ROWS
     before: Callable[[Asked], None] | None = None
     asked: list[Asked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -200,15 +202,15 @@ class GoogleAnalyticsStandIn:
             quota = this.spend(self.now())
             if found.group(2) == "/metadata":
                 return _metadata(this)
-            answer = _Query(this, asked.body, self.now(), self._chance).answer()
+            answer = _Query(this, asked.body, self.now(), self._chance, self.most_rows).answer()
             return {**answer, **({"propertyQuota": quota} if asked.body.get("returnPropertyQuota") else {})}
 
 
 class _Query:
     """One report."""
 
-    def __init__(self, this: Property, body: Object, now: datetime, chance: random.Random) -> None:
-        self._property, self._body, self._chance = this, body, chance
+    def __init__(self, this: Property, body: Object, now: datetime, chance: random.Random, most_rows: int) -> None:
+        self._property, self._body, self._chance, self._most_rows = this, body, chance, most_rows
         self._dimensions = [str(one["name"]) for one in body.get("dimensions", [])]
         self._metrics = [DEPRECATED.get(str(one["name"]), str(one["name"])) for one in body.get("metrics", [])]
         self._refuse()
@@ -233,7 +235,7 @@ class _Query:
         rows = [(key, values) for key, values in rows if any(values) or self._body.get("keepEmptyRows")]
         test = self._body.get("metricFilter")
         rows = [row for row in rows if passes(test, dict(zip(self._metrics, row[1], strict=True)).__getitem__)]
-        offset, limit = int(self._body.get("offset", 0)), min(int(self._body.get("limit", 0)) or _USUAL_ROWS, _MOST_ROWS)
+        offset, limit = int(self._body.get("offset", 0)), min(int(self._body.get("limit", 0)) or _USUAL_ROWS, self._most_rows)
         answer: Object = {
             "dimensionHeaders": [{"name": name} for name in self._dimensions],
             "metricHeaders": [{"name": name, "type": TYPES[self._type(name)]} for name in self._metrics],

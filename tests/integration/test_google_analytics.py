@@ -77,6 +77,15 @@ def test_25_rows_at_a_limit_of_10_with_ties(world: World) -> None:
     assert ask(f"SELECT row_count, requests FROM raw_google_analytics.report_quality WHERE date = DATE '{ago(2)}'") == [(25, 3)]
 
 
+def test_pages_shorter_than_asked_for_leave_nothing_out(world: World) -> None:
+    world.declare(limit=10)
+    world.analytics.most_rows = 7
+    world.property.add(*(view(ago(2), f"/{number:02d}") for number in range(25)))
+    assert world.findings() == []
+    assert len(present()) == 25
+    assert [one.offset for one in world.analytics.asked if one.day == ago(2).isoformat()] == [0, 7, 14, 21]
+
+
 def test_in_auckland_at_13_o_clock_utc_the_day_is_over_and_the_next_one_is_not(world: World) -> None:
     world.property.time_zone = "Pacific/Auckland"
     world.at(datetime(2026, 1, 15, 13, tzinfo=UTC))
@@ -280,40 +289,48 @@ def test_faults_change_nothing(world: World, fault: Fault) -> None:
 
 
 KILLED = """
-import os, signal, sys
+import importlib, os, signal, sys
 from pathlib import Path
-from pipelines import google_analytics as module, google_analytics_days, landing, load
+from pipelines import google_analytics as module, google_analytics_days
 module.FOLDER = Path(os.environ["FOLDER"])
 google_analytics_days._MOST_DAYS = 4
-turn = iter(range(100))
-finish = load._finish
+moment, place, name = os.environ["MOMENT"].split()
+turn, place = iter(range(100)), importlib.import_module(place)
+function = getattr(place, name)
 def dies(*given):
-    before = next(turn) == int(os.environ["DIES"])
-    if before and os.environ["WHEN"] == "before":
+    is_now = next(turn) == int(os.environ["TURN"])
+    if is_now and moment == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    done = finish(*given)
-    if before:
+    done = function(*given)
+    if is_now:
         os.kill(os.getpid(), signal.SIGKILL)
     return done
-load._finish = dies
+setattr(place, name, dies)
 sys.argv = ["warehouse", "load", "google_analytics"]
 from cli.main import main
 main()
 """
+FINISH, MERGE = "pipelines.load _finish", "pipelines.raw merge"
 
 
-@pytest.mark.parametrize(("turn", "when", "is_lost"), [(0, "before", False), (0, "before", True), (1, "after", True), (2, "before", True)])
-def test_a_kill_ends_in_the_rows_of_a_clean_run_and_never_in_half_a_day(world: World, home: Path, turn: int, when: str, is_lost: bool) -> None:
+@pytest.mark.parametrize(
+    ("moment", "turn", "is_lost"),
+    [
+        (f"before {FINISH}", 0, False), (f"before {FINISH}", 0, True), (f"after {FINISH}", 1, True), (f"before {FINISH}", 2, True),
+        *((f"after {MERGE}", turn, True) for turn in (0, 2, 3)),
+    ],
+)  # fmt: skip
+def test_a_kill_ends_in_the_rows_of_a_clean_run_and_never_in_half_a_day(world: World, home: Path, moment: str, turn: int, is_lost: bool) -> None:
     world.declare(limit=2)
     world.property.add(*(view(ago(day), f"/{number}") for day in range(8) for number in range(5)))
     world.load()
     clean = everything()
     shutil.rmtree(home)
-    died = call(script=KILLED, DIES=str(turn), WHEN=when, FOLDER=str(world.folder))
+    died = call(script=KILLED, MOMENT=moment, TURN=str(turn), FOLDER=str(world.folder))
     assert died.code == -9, died.err
     if is_lost:
         shutil.rmtree(home / "dlt")
-    if turn or when == "after":
+    if turn:
         assert {row[0] for row in ask("SELECT count(*) FROM raw_google_analytics.views GROUP BY date")} == {5}
     world.load()
     assert everything() == clean
