@@ -106,14 +106,23 @@ class _Pages:
     rows: list[tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=list)
     requests: int = 0
 
+    @property
+    def offset(self) -> int:
+        """Where the next page begins: at the last row read, which must come again, or rows have moved across the edge."""
+        return max(len(self.rows) - 1, 0)
+
     def add(self, page: "types.RunReportResponse") -> bool:
         """Take a page's rows; False when the report is not the one that the first page was of."""
         plain, first = (type(one).pb(one) for one in (page, self.first))  # the library's own wrappers cost twice as much a value
         if plain.row_count != first.row_count or list(plain.totals) != list(first.totals):
             return False
         self.requests += 1
-        self.rows += [(tuple(one.value for one in row.dimension_values), tuple(one.value for one in row.metric_values)) for row in plain.rows]
-        return bool(plain.rows) or self.is_complete
+        rows = [(tuple(one.value for one in row.dimension_values), tuple(one.value for one in row.metric_values)) for row in plain.rows]
+        if self.rows and rows[:1] != self.rows[-1:]:
+            return False
+        new = rows[1:] if self.rows else rows
+        self.rows += new
+        return bool(new) or self.is_complete
 
     @property
     def is_complete(self) -> bool:
@@ -188,8 +197,7 @@ class Client:
     def _read(self, property_id: str, name: str, report: Report, day: date) -> _Pages:
         pages: _Pages | None = None
         while True:
-            # Not by multiples of the limit: a page may be shorter than asked for.
-            page = self._run(f"report {name} of property {property_id}, {day}", self._request(property_id, report, day, len(pages.rows) if pages else 0))
+            page = self._run(f"report {name} of property {property_id}, {day}", self._request(property_id, report, day, pages.offset if pages else 0))
             self._about(property_id, page)
             pages = pages or _Pages(page)
             if not pages.add(page) or pages.is_complete:

@@ -167,7 +167,7 @@ class GoogleAnalyticsDeclaration(SourceDeclaration):
     """`pipelines/google_analytics.yaml`."""
 
     restate_days: int = Field(default=7, ge=1, le=90)
-    rows_per_request: int = Field(default=100_000, ge=1, le=MOST_ROWS)
+    rows_per_request: int = Field(default=100_000, ge=2, le=MOST_ROWS)
     requests_per_second: float | None = Field(default=None, gt=0)
     timeout: Duration
     quota_reserve: int = Field(default=0, ge=0)
