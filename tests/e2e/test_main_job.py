@@ -36,8 +36,8 @@ class Moment:
     recorded: dict[str, Any]
 
     def step(self, name: str) -> dict[str, Any]:
-        """The record of one of its steps."""
-        found: dict[str, Any] = next(step for step in self.recorded["steps"] if step["step"] == name)
+        """The record of one of its steps that ran."""
+        found: dict[str, Any] = next(step for step in self.recorded["steps"] if step["step"] == name and step["status"] != "skipped")
         return found
 
 
