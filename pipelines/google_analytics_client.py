@@ -93,7 +93,7 @@ class DayReport:
     @property
     def other_share(self) -> Decimal | None:
         """The part of the first metric that is in (other) rows; None where there is nothing to share."""
-        amounts = [(OTHER in dimensions, Decimal(metrics[0] or 0)) for dimensions, metrics in self.rows]
+        amounts = [(OTHER in dimensions, amount) for dimensions, metrics in self.rows if (amount := Decimal(metrics[0] or 0)).is_finite()]
         total = sum((amount for _, amount in amounts), Decimal())
         return sum((amount for is_other, amount in amounts if is_other), Decimal()) / total if total else None
 

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from pipelines.google_analytics import declaration
-from pipelines.google_analytics_client import Quota, _credentials, end_of
+from pipelines.google_analytics_client import About, DayReport, Quota, _credentials, end_of
 from pipelines.google_analytics_days import is_due, wanted
 from pipelines.google_analytics_report import GoogleAnalyticsDeclaration, column_of
 from pipelines.google_analytics_rows import is_link, scrubbed, without_query
@@ -105,6 +106,15 @@ def test_the_first_quota_at_its_reserve_is_told() -> None:
     assert Quota(1_000, 500, None).below(499) is None
     assert Quota(1_000, 500, 0).below(500) == "tokens per hour"
     assert Quota(1_000, 501, 0).below(500) == "tokens per hour and project"
+
+
+@pytest.mark.parametrize(
+    ("amounts", "share"), [(["3", "1"], Decimal("0.25")), (["3", "NaN"], Decimal(0)), (["0", "0"], None), (["", "2.5"], Decimal(1)), ([], None)]
+)
+def test_the_share_of_other_rows_is_of_the_first_metric(amounts: list[str], share: Decimal | None) -> None:
+    rows = [((place,), (amount, "9")) for place, amount in zip(("/a", "(other)"), amounts, strict=False)]
+    day = DayReport("1", "pages", "d", TODAY, datetime(2026, 3, 20, tzinfo=UTC), About("UTC", "EUR", Quota()), rows)
+    assert day.other_share == share
 
 
 @pytest.mark.parametrize("text", ["", "/items/12345678901", "(not set)", "2026-03-20", "a+b", "0012345678905", "100% cotton", "/50%25-off", "v1.2.3-4567"])
