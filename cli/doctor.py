@@ -29,7 +29,7 @@ def examine() -> None:
         _look(what, at)
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
-            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks),
+            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks), ("Google Analytics", _google_analytics),
             ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
         )
     ]  # fmt: skip
@@ -126,6 +126,14 @@ def _webhooks() -> str:
             raise StepFailed(f"{damaged} files of the spool of {source} had damaged lines.", mend="docs/runbooks/webhooks.md says what to do")
         said.append(f"{source}: {sum(one.bytes for one in waiting)} bytes wait" if waiting else f"{source}: nothing waits")
     return "; ".join(said) or "none are received on this machine"
+
+
+def _google_analytics() -> str:
+    from pipelines.google_analytics import check_connection
+
+    if not settings().is_configured("google_analytics"):
+        return "not configured; SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS and …__CREDENTIALS are not both set"
+    return check_connection()
 
 
 def _warehouse() -> str:

@@ -3,6 +3,7 @@
 Every setting is listed in `.env.example`; a test keeps the two together.
 """
 
+import json
 import os
 from datetime import UTC, date, datetime
 from functools import lru_cache
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 """The project's checkout: where declarations (YAML, SQL) stand."""
 
 MINIMUM_KEY_LENGTH = 32
+_SECRETS_OF_GOOGLE = ("private_key", "private_key_id", "refresh_token", "client_secret")
 
 
 class PostgresSettings(BaseModel):
@@ -38,12 +40,24 @@ class StripeSettings(BaseModel):
     webhook_secrets: SecretStr | None = None
 
 
+class GoogleAnalyticsSettings(BaseModel):
+    """Which properties of Google Analytics 4 to read, as whom, and which days besides the newest."""
+
+    model_config = ConfigDict(extra="forbid")
+    property_ids: str | None = Field(default=None, pattern=r"^\s*\d+(\s*,\s*\d+)*\s*$")
+    credentials: SecretStr | None = None
+    base_url: str = "https://analyticsdata.googleapis.com"
+    start_date: date | None = None
+    end_date: date | None = None
+
+
 class SourcesSettings(BaseModel):
     """One entry per source that needs settings, named like its module in `pipelines/`."""
 
     model_config = ConfigDict(extra="forbid")
     postgres: PostgresSettings = PostgresSettings()
     stripe: StripeSettings = StripeSettings()
+    google_analytics: GoogleAnalyticsSettings = GoogleAnalyticsSettings()
 
 
 class PrivacySettings(BaseModel):
@@ -157,6 +171,9 @@ class Settings(BaseSettings):
 
     def is_configured(self, source: str) -> bool:
         """Whether a source has its secret; one without it is left out of `warehouse run`. PostgreSQL is never left out."""
+        if source == "google_analytics":
+            given = self.sources.google_analytics
+            return bool(given.property_ids and (self._google_analytics() or given.base_url.startswith("http://")))
         return source != "stripe" or bool(self._stripe())
 
     def _stripe(self) -> str:
@@ -204,6 +221,43 @@ class Settings(BaseSettings):
                 f"WAREHOUSE_HOME ({self.home}) holds the demo company, but {prefix}* names another account{': ' if others else ''}{', '.join(others)}.",
                 mend=f"set WAREHOUSE_HOME to a new folder for your own company, or unset {prefix}*",
             )
+
+    def google_analytics_properties(self) -> list[str]:
+        """The numbers of the properties, in the order given.
+
+        Raises:
+            UsageError: none is set.
+        """
+        given = self.sources.google_analytics.property_ids
+        if not given:
+            raise UsageError(
+                "SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS is not set: no property of Google Analytics to load from.",
+                mend="export the numbers of your properties, separated by commas, or write them into .env",
+            )
+        self._require_unmixed("google_analytics")
+        return list(dict.fromkeys(number.strip() for number in given.split(",")))
+
+    def google_analytics_credentials(self) -> dict[str, Any]:
+        """The JSON of a service account or of an authorised user, given inline or as the path of a file.
+
+        Raises:
+            UsageError: it is not set, or is no JSON; nothing of it is shown.
+        """
+        name, given = "SOURCES__GOOGLE_ANALYTICS__CREDENTIALS", self._google_analytics().strip()
+        if not given:
+            mend = "export the JSON of a service account's key, or the path of that file, or write it into .env"
+            raise UsageError(f"{name} is not set: nobody to read Google Analytics as.", mend=mend)
+        try:
+            content = json.loads(given if given.startswith("{") else Path(given).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            content = None
+        if not isinstance(content, dict):
+            raise UsageError(f"{name} is neither JSON nor a file that holds it.", mend="give the whole JSON on one line, or the path of its file")
+        return content
+
+    def _google_analytics(self) -> str:
+        given = self.sources.google_analytics.credentials
+        return given.get_secret_value() if given else ""
 
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
@@ -293,7 +347,17 @@ def _given_secrets() -> list[str]:
     given = [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
     webhooks = now.sources.stripe.webhook_secrets
     given += _parts(webhooks.get_secret_value()) if webhooks else []
+    given += _secrets_of_json(now.sources.google_analytics.credentials)
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
+
+
+def _secrets_of_json(given: SecretStr | None) -> list[str]:
+    """What must not be shown of a JSON that was given inline."""
+    try:
+        content = json.loads(given.get_secret_value()) if given else {}
+    except ValueError:  # the path of a file
+        return []
+    return [value for name, value in content.items() if name in _SECRETS_OF_GOOGLE and isinstance(value, str)] if isinstance(content, dict) else []
 
 
 def _say(problem: Any) -> str:

@@ -9,7 +9,8 @@ import pytest
 from monitoring.contract_files import read_contracts
 from monitoring.findings import Finding
 from monitoring.freshness import check_freshness
-from pipelines.stripe import declaration
+from pipelines.google_analytics import declaration as google_analytics
+from pipelines.stripe import declaration as stripe
 from warehouse.errors import DeclarationError
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -51,11 +52,13 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
 
 
 def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder() -> None:
+    analytics = (*google_analytics().reports, "metadata", "report_quality")
     assert set(read_contracts()) == {
         "raw_postgres.users", "raw_postgres.orders", "staging.stg_postgres__users", "staging.stg_postgres__orders",
         "marts.order_facts", "marts.user_dim", "marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value",
         "marts.cohort_retention", "marts.payment_facts",
-        *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in declaration().tables),
+        *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
+        *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
     }  # fmt: skip
 
 

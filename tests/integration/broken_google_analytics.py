@@ -1,0 +1,27 @@
+"""One bad row for every rule of every contract of Google Analytics' tables, and the statement that breaks it."""
+
+from monitoring.contract_files import read_contracts
+from pipelines.google_analytics import declaration
+
+Broken = tuple[str, str | None, str, str]
+TABLES = [table for table in read_contracts() if table.startswith(("raw_google_analytics.", "staging.stg_google_analytics__"))]
+QUALITY = "raw_google_analytics.report_quality"
+
+
+def _broken(table: str) -> list[Broken]:
+    is_report = table.removeprefix("raw_google_analytics.").removeprefix("staging.stg_google_analytics__") in declaration().reports
+    raw = table.startswith("raw_")
+    if is_report:
+        never_null = ["row_id", "property_id", "date", *(["is_final", "_loaded_at"] if raw else ["loaded_at"])]
+    elif table.endswith("metadata"):
+        never_null = ["property_id", "kind", "api_name", "_loaded_at" if raw else "loaded_at"]
+    else:
+        never_null = ["property_id", "report", "date", "row_count", *(["read_at", "_loaded_at"] if raw else ["loaded_at"])]
+    broken: list[Broken] = [(table, column, "missing", f"UPDATE {table} SET {column} = NULL WHERE rowid = 0") for column in never_null]
+    return [*broken, (table, "row_id" if is_report else None, "duplicate", f"INSERT INTO {table} SELECT * FROM {table} WHERE rowid = 0")]
+
+
+BROKEN: list[Broken] = [
+    *(broken for table in TABLES for broken in _broken(table)),
+    (QUALITY, None, "whole_days", f"UPDATE {QUALITY} SET report = 'pages', row_count = 7 WHERE rowid = 0"),
+]
