@@ -100,7 +100,8 @@ def test_what_was_built_before_any_load_takes_in_the_first_one(company: Company,
     assert {row[0]: row[2] for row in ask(FACTS)} == exact
     refunded = {row[0] for row in ask("SELECT charge_id FROM marts.payment_facts WHERE amount_refunded > 0")}
     assert refunded == {one["charge"] for one in account.objects("refunds")}
-    joined = "SELECT count(*), count(user_id) FROM staging.stg_stripe__customers LEFT JOIN staging.stg_postgres__users USING (email_hash) WHERE is_live AND NOT is_deleted"
+    both = "staging.stg_stripe__customers LEFT JOIN staging.stg_postgres__users USING (email_hash)"
+    joined = f"SELECT count(*), count(user_id) FROM {both} WHERE is_live AND NOT is_deleted"
     assert ask(joined) == [(len([one for one in account.objects("customers") if one["livemode"]]),) * 2]
     with storage.open_warehouse() as connection:
         loaded = {table: clock.now() for table in read_contracts() if table.startswith("raw_")}
