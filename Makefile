@@ -33,7 +33,7 @@ demo: setup  ## Run the main job on a small company with real purchases
 	@$(BIN)/warehouse run
 	@$(BIN)/python -m demo hints
 
-demo-stop:  ## Stop the demo company's PostgreSQL
+demo-stop:  ## Stop the demo company: its PostgreSQL and its stand-ins of APIs
 	@$(BIN)/python -m demo stop
 
 demo-reset:  ## Forget the demo company and all that was loaded from it

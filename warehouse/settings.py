@@ -114,6 +114,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         own = DotEnvSettingsSource(settings_cls, env_file=ROOT / ".env")
         demo = DotEnvSettingsSource(settings_cls, env_file=demo_env_file(_home_from(env_settings, own)))
+        # A `.env` copied from the example says what is the default anyway; that is no wish to leave the demo.
+        own.env_vars = {name: value for name, value in own.env_vars.items() if name not in demo.env_vars or value != _default(settings_cls, name)}
         return init_settings, env_settings, own, demo
 
     @property
@@ -299,6 +301,15 @@ def demo_values(home: Path) -> dict[str, str]:
 
     file = demo_env_file(home)
     return {name: value for name, value in dotenv_values(file).items() if value} if file.exists() else {}
+
+
+def _default(model: type[BaseSettings], name: str) -> str | None:
+    """The default of a setting by its name in the environment (`sources__stripe__base_url`), as text."""
+    first, *rest = name.split("__")
+    value = model.model_fields[first].default if first in model.model_fields else None
+    for part in rest:
+        value = getattr(value, part, None)
+    return None if value is None else str(value)
 
 
 def _plain(value: object) -> str:

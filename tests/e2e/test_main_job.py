@@ -140,6 +140,11 @@ def test_runs_and_steps_are_recorded_in_the_warehouse_as_status_tells_them(story
     assert first.step("publish")["rows_in"] == first.step("publish")["rows_out"] == sum(len(rows) for rows in first.marts.values())
 
 
+def test_a_source_without_a_key_is_said_to_be_left_out_of_the_checks(story: Story) -> None:
+    assert "# not checked\tsource\twhy\nstripe\tnot configured and never loaded\n" in story.first.ran.out
+    assert json.loads(story.first.step("check")["detail"])["not_checked"] == ["stripe"]
+
+
 def test_status_tells_that_the_source_is_fresh_and_where_to_read(story: Story) -> None:
     told = json.loads(story.home.warehouse("status", "--json").out)
     assert [(source["source"], source["is_fresh"]) for source in told["sources"]] == [("google_analytics", False), ("postgres", True), ("stripe", False)]

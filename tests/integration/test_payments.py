@@ -12,6 +12,9 @@ import pytest
 from conftest import Company, ask, load_postgres
 
 from demo.stand_ins.stripe import StripeStandIn
+from demo.stand_ins.stripe_company import populate
+from monitoring.contract_files import read_contracts
+from monitoring.contracts import check_contracts
 from pipelines import load, raw_shape, rebuild, source, stripe, stripe_rows
 from transform import raw_tables
 from transform.build import build
@@ -86,17 +89,23 @@ def test_a_warehouse_without_any_load_has_every_model_empty() -> None:
 
 @pytest.mark.usefixtures("built")
 def test_what_was_built_before_any_load_takes_in_the_first_one(company: Company, account: StripeStandIn) -> None:
-    for amount, currency in ((1550, "usd"), (1500, "jpy"), (1500, "kwd")):
-        charge(account, amount, currency)
-    charge(account, 99_900, livemode=False)
+    populate(account)
     load_stripe()
     load_postgres()
     with storage.open_warehouse() as connection:
         assert raw_shape.key_of(connection, "stripe", "charges") == raw_shape.key_of(connection, "stripe", "coupons") == ["id"]
     build()
-    assert [row[1:4] for row in ask(FACTS)] == [
-        ("USD", Decimal("15.500"), Decimal("15.500")), ("JPY", Decimal(1500), Decimal(1500)), ("KWD", Decimal("1.500"), Decimal("1.500")),
-    ]  # fmt: skip
+    live = [one for one in account.objects("charges") if one["livemode"]]
+    exact = {one["id"]: Decimal(one["amount"]).scaleb(-{"usd": 2, "jpy": 0, "kwd": 3}[one["currency"]]) for one in live}
+    assert {row[0]: row[2] for row in ask(FACTS)} == exact
+    refunded = {row[0] for row in ask("SELECT charge_id FROM marts.payment_facts WHERE amount_refunded > 0")}
+    assert refunded == {one["charge"] for one in account.objects("refunds")}
+    both = "staging.stg_stripe__customers LEFT JOIN staging.stg_postgres__users USING (email_hash)"
+    joined = f"SELECT count(*), count(user_id) FROM {both} WHERE is_live AND NOT is_deleted"
+    assert ask(joined) == [(len([one for one in account.objects("customers") if one["livemode"]]),) * 2]
+    with storage.open_warehouse() as connection:
+        loaded = {table: clock.now() for table in read_contracts() if table.startswith("raw_")}
+        assert check_contracts(connection, now=clock.now(), loaded_at=loaded) == []
     assert ask("SELECT count(*), sum(revenue) FROM marts.order_facts") == [(69_659, Decimal("2500315.63"))]
     assert ask("SELECT count(*), count(*) FILTER (valid_to IS NULL) FROM marts.user_dim_history") == [(23_570, 23_570)]
 

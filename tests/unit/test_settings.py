@@ -89,6 +89,22 @@ def test_the_home_of_the_demo_reads_its_stand_in(home: Path, setting: Setting) -
     assert settings.settings().is_configured("stripe")
 
 
+def test_the_example_copied_to_env_does_not_keep_the_demo_from_its_stand_in(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    demo = settings.demo_env_file(home)
+    demo.parent.mkdir(parents=True)
+    demo.write_text(STAND_IN + "PRIVACY__HMAC_KEY_ID=demo\n")
+    (tmp_path / ".env").write_text((settings.ROOT / ".env.example").read_text())
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    settings.reload()
+    assert settings.settings().stripe_secret_key() == "sk_test_of_the_demo"
+    assert settings.settings().sources.stripe.base_url == "http://127.0.0.1:2"
+    assert settings.settings().privacy.hmac_key_id == "demo"
+    (tmp_path / ".env").write_text("SOURCES__STRIPE__BASE_URL=https://stripe.example\n")
+    settings.reload()
+    with pytest.raises(UsageError, match="holds the demo company"):
+        settings.settings().stripe_secret_key()
+
+
 @pytest.mark.parametrize(
     ("of_demo", "name", "value"),
     [
