@@ -5,12 +5,12 @@ written only after the objects they speak of. So a load that dies anywhere is re
 event reaches back far enough, everything is listed anew.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pipelines.source import FOLDER, LOADED_AT, SETTLED_AT, Extract, Reading
-from pipelines.stripe_client import Client
+from pipelines.stripe_client import PAGE, Client, Page
 from pipelines.stripe_rows import Batch, Object, StripeDeclaration, instant, personal_paths, scrubbed, write
 from pipelines.stripe_spool import Spooled
 from warehouse import clock
@@ -142,6 +142,11 @@ def _full(batches: Batches) -> Iterator[Batches]:
         batches.clear()
 
 
+def _created(begin: datetime, end: datetime) -> Object:
+    """What was made from the second of one instant on until before that of another."""
+    return {"created[gte]": int(begin.timestamp()), "created[lt]": int(end.timestamp())}
+
+
 class _Account:
     """What is to be read, batch by batch; each is in the warehouse before the next is asked for."""
 
@@ -219,13 +224,11 @@ class _Account:
             yield from self._drained(spooled, fetched, cursor)
         batches, events = self._followed(), Batch()
         fetched |= {(name, thing["id"]): at for name, batch in batches.items() for thing, at in batch.objects}
-        begin = settled = since
-        while begin <= self._now:
-            end = min(begin + timedelta(days=1), self._now + timedelta(seconds=1))
+        settled = since
+        for end, pages in self._spans(since):
             new: list[Object] = []
-            bounds = {"created[gte]": int(begin.timestamp()), "created[lt]": int(end.timestamp()) + (end > self._now)}
             settled = min(end, self._now)
-            for page, at in self._client.pages("events", **bounds):
+            for page, at in pages:
                 known = {row[0] for row in _held(self._reading, "events", "id", [event["id"] for event in page])}
                 arrived = [event for event in page if event["id"] not in known]
                 if cursor is not None:
@@ -239,7 +242,6 @@ class _Account:
                     yield batches
                 yield {"events": events}
                 batches, events = {}, Batch()
-            begin = begin + timedelta(days=1)
         if batches:
             yield batches
         quiet = self._declared.lag if spooled.brought else timedelta(days=1)  # webhooks that bring all leave nothing to move the cursor
@@ -250,6 +252,18 @@ class _Account:
             yield {"events": events}
         if cursor is None:
             yield from self._drained(spooled, fetched, settled)
+
+    def _spans(self, since: datetime) -> Iterator[tuple[datetime, Iterable[Page]]]:
+        """The events since then, in parts that are read whole: all in one if they fit on a page, otherwise day by day, oldest first."""
+        begin, latest = since, self._now + timedelta(seconds=2)
+        page, at = next(self._client.pages("events", **_created(begin, latest)))
+        if len(page) < PAGE:
+            yield latest, [(page, at)]
+            return
+        while begin <= self._now:
+            end = min(begin + timedelta(days=1), latest)
+            yield end, self._client.pages("events", **_created(begin, end))
+            begin = begin + timedelta(days=1)
 
     def _drained(self, spooled: Spooled, fetched: dict[tuple[str, str], datetime], settled: datetime) -> Iterator[Batches]:
         """What webhooks brought. It says nothing about what they missed: the cursor stays where polling got to."""

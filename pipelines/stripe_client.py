@@ -12,10 +12,12 @@ from warehouse.errors import StepFailed, UsageError
 from warehouse.settings import settings
 
 Object = dict[str, Any]
+Page = tuple[list[Object], datetime]
+"""Objects, and an instant before which every change is in them."""
 _TRIES = 6
 _FIRST_WAIT = 0.5
 _LONGEST_WAIT = 120.0
-_PAGE = 100
+PAGE = 100
 
 
 class Client:
@@ -71,13 +73,13 @@ class Client:
             f"stripe: {said} from {self._base}/v1/{path}, {_TRIES} times.", mend="run again later; SOURCES__STRIPE__BASE_URL says where Stripe is asked"
         )
 
-    def pages(self, path: str, **query: Any) -> Iterator[tuple[list[Object], datetime]]:
+    def pages(self, path: str, **query: Any) -> Iterator[Page]:
         """The pages of a list, each with its instant. Goes on by time where the object it stood at was deleted meanwhile."""
         further: Object = {}
         last: int | None = None
         while True:
             try:
-                page, at = self.get(path, limit=_PAGE, **{**query, **further})
+                page, at = self.get(path, limit=PAGE, **{**query, **further})
             except LookupError as missing:
                 if str(missing.args[0]) != "starting_after" or last is None:
                     raise StepFailed(f"stripe: /v1/{path} vanished while it was read.", mend="run again") from None
