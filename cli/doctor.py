@@ -28,7 +28,7 @@ def examine() -> None:
         _look(what, at)
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
-            ("PostgreSQL", _postgres), ("Stripe", _stripe),
+            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("Zendesk", _zendesk),
             ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
         )
     ]  # fmt: skip
@@ -109,6 +109,12 @@ def _stripe() -> str:
     from pipelines.stripe import check_connection
 
     return check_connection() if settings().is_configured("stripe") else "not configured; SOURCES__STRIPE__STRIPE_SECRET_KEY is not set"
+
+
+def _zendesk() -> str:
+    from pipelines.zendesk import check_connection
+
+    return check_connection() if settings().is_configured("zendesk") else "not configured; SOURCES__ZENDESK__CLIENT_ID is not set"
 
 
 def _warehouse() -> str:

@@ -37,12 +37,25 @@ class StripeSettings(BaseModel):
     start_date: date | None = None
 
 
+class ZendeskSettings(BaseModel):
+    """How to reach Zendesk: by an OAuth client, or as long as Zendesk allows it by an API token; and since when."""
+
+    model_config = ConfigDict(extra="forbid")
+    base_url: str | None = None
+    client_id: str | None = None
+    client_secret: SecretStr | None = None
+    email: str | None = None
+    api_token: SecretStr | None = None
+    start_date: date | None = None
+
+
 class SourcesSettings(BaseModel):
     """One entry per source that needs settings, named like its module in `pipelines/`."""
 
     model_config = ConfigDict(extra="forbid")
     postgres: PostgresSettings = PostgresSettings()
     stripe: StripeSettings = StripeSettings()
+    zendesk: ZendeskSettings = ZendeskSettings()
 
 
 class PrivacySettings(BaseModel):
@@ -150,8 +163,13 @@ class Settings(BaseSettings):
         return given
 
     def is_configured(self, source: str) -> bool:
-        """Whether a source has its secret; one without it is left out of `warehouse run`. PostgreSQL is never left out."""
-        return source != "stripe" or bool(self._stripe())
+        """Whether a source has its secret; one without it is left out of `warehouse run`. PostgreSQL is never left out.
+
+        Zendesk is left out only when none of its secrets is set: one that is missing beside others is to be told.
+        """
+        zendesk = self.sources.zendesk
+        has_secret = {"stripe": bool(self._stripe()), "zendesk": any((zendesk.client_id, zendesk.client_secret, zendesk.api_token))}
+        return has_secret.get(source, True)
 
     def _stripe(self) -> str:
         given = self.sources.stripe.stripe_secret_key
@@ -169,6 +187,52 @@ class Settings(BaseSettings):
                 mend="export a restricted key that may read everything, or write it into .env",
             )
         return self._stripe()
+
+    def zendesk_base_url(self) -> str:
+        """Where Zendesk is asked, without a slash at the end.
+
+        Raises:
+            UsageError: it is not set, or is no address.
+        """
+        given = (self.sources.zendesk.base_url or "").rstrip("/")
+        if not given.startswith(("https://", "http://")):
+            raise UsageError(
+                f"SOURCES__ZENDESK__BASE_URL is {'not an address' if given else 'not set: no Zendesk to load from'}.",
+                mend="set it to your account's own address, e.g. https://acme.zendesk.com",
+            )
+        return given
+
+    def zendesk_oauth(self) -> tuple[str, str] | None:
+        """Id and secret of the OAuth client; None when only an API token is set.
+
+        Raises:
+            UsageError: one of the two is missing.
+        """
+        given, secret = self.sources.zendesk, self.sources.zendesk.client_secret
+        if given.client_id and secret and secret.get_secret_value():
+            return given.client_id, secret.get_secret_value()
+        if given.api_token and not given.client_id and not secret:
+            return None
+        missing = "CLIENT_SECRET" if given.client_id else "CLIENT_ID"
+        raise UsageError(
+            f"SOURCES__ZENDESK__{missing} is not set: Zendesk cannot be signed in to.",
+            mend="make a confidential OAuth client in Zendesk's Admin Center and set SOURCES__ZENDESK__CLIENT_ID and SOURCES__ZENDESK__CLIENT_SECRET",
+        )
+
+    def zendesk_api_token(self) -> tuple[str, str]:
+        """Email and API token, the way that Zendesk turns off in April 2027.
+
+        Raises:
+            UsageError: one of the two is missing.
+        """
+        given, token = self.sources.zendesk, self.sources.zendesk.api_token
+        if not given.email or not token or not token.get_secret_value():
+            missing = "API_TOKEN" if given.email else "EMAIL"
+            raise UsageError(
+                f"SOURCES__ZENDESK__{missing} is not set: an API token is used together with the email of its user.",
+                mend="set both, or better SOURCES__ZENDESK__CLIENT_ID and SOURCES__ZENDESK__CLIENT_SECRET of an OAuth client",
+            )
+        return given.email, token.get_secret_value()
 
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
@@ -244,8 +308,9 @@ def _given_secrets() -> list[str]:
     try:
         now = settings()
     except UsageError:
-        return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY"))]
-    secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.sources.stripe.stripe_secret_key, now.privacy.hmac_key)
+        return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET"))]
+    secrets = (now.motherduck_token, now.state_credentials, now.sources.postgres.credentials, now.sources.stripe.stripe_secret_key, now.privacy.hmac_key,
+               now.sources.zendesk.client_secret, now.sources.zendesk.api_token)  # fmt: skip
     given = [secret.get_secret_value() for secret in secrets if secret is not None and secret.get_secret_value()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 

@@ -21,6 +21,7 @@ MAKE = {"make setup", "make lint", "make test"}
 # What each verb cannot do without on a machine that has nothing: the verbs that open the warehouse, and those that load.
 OPENS = {"MOTHERDUCK_TOKEN", "WAREHOUSE_STATE_CREDENTIALS"}
 LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "PRIVACY__HMAC_KEY"}
+LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET")}
 NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "publish": OPENS, "status": set()}
 SECRET = re.compile(r"secrets\.(\w+)")
 
