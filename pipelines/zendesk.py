@@ -57,7 +57,7 @@ def zendesk(reading: Reading) -> "DltSource":
     @dlt.source(name="zendesk", max_table_nesting=0)  # type: ignore[untyped-decorator]  # dlt types no decorator
     def source() -> Iterator[Any]:
         for name in declared.tables:
-            if is_first or name in batches:
+            if name in batches or (is_first and not reading.held(name, None).columns):
                 rows = _rows(reading, declared, name, batches.get(name) or Batch())
                 yield dlt.resource(rows, name=name, write_disposition="append", columns={LOADED_AT: {"data_type": "timestamp"}})
 
@@ -94,7 +94,7 @@ def _rows(reading: Reading, declared: ZendeskDeclaration, name: str, batch: Batc
     loaded_at = max(now, held.loaded_at + timedelta(microseconds=1)) if held.loaded_at else now
     file = reading.work / f"{name}-{reading.memory['turn']}.parquet"
     custom = reading.memory["account"].custom
-    written: Written = write_batch(reading, name, table, batch, loaded_at, file, custom)
+    written: Written = write_batch(reading, name, table, held, batch, loaded_at, file, custom)
     extract = Extract(name, file, rows_read=len(batch.objects) + len(batch.beside), primary_key=table.key, findings=batch.findings + written.findings)
     extract.asked = [f"GET /api/v2/{table.path}"] if table.path else []
     reading.extracts[name] = extract

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.source import DELETED_AT, LOADED_AT, Reading
+from pipelines.source import DELETED_AT, LOADED_AT, Held, Reading
 from pipelines.zendesk_rows import CURSOR, Batch, Object, Table, gone_at, is_gone, rank, row_of, types_of, write
 from warehouse.errors import StepFailed
 
@@ -24,7 +24,7 @@ class Written:
     findings: list[str] = field(default_factory=list)
 
 
-def write_batch(reading: Reading, name: str, table: Table, batch: Batch, loaded_at: datetime, file: Path, custom: "CustomFields") -> Written:
+def write_batch(reading: Reading, name: str, table: Table, held: Held, batch: Batch, loaded_at: datetime, file: Path, custom: "CustomFields") -> Written:
     """Write the newest version of each object of a batch, and what a whole list no longer has.
 
     A deleted object is written with the values it had last: in this batch, else in the warehouse, else those it comes with.
@@ -33,9 +33,9 @@ def write_batch(reading: Reading, name: str, table: Table, batch: Batch, loaded_
         StepFailed: a value is not of its column's type; table, id and column are named.
     """
     newest, live = _newest(table, batch.objects)
-    held = _held_ranks(reading, name, table, [thing["id"] for thing in (*batch.beside, *newest.values()) if table.newest_by])
+    ranks = _held_ranks(reading, name, table, held, [thing["id"] for thing in (*batch.beside, *newest.values()) if table.newest_by])
     for key, thing in _newest(table, batch.beside)[0].items():
-        if key not in newest and (thing["id"] not in held or rank(table, thing) > held[thing["id"]]):
+        if key not in newest and (thing["id"] not in ranks or rank(table, thing) > ranks[thing["id"]]):
             newest[key] = {**thing, CURSOR: None}
             live |= {} if is_gone(thing) else {key: newest[key]}
     if name == "tickets":
@@ -51,7 +51,7 @@ def write_batch(reading: Reading, name: str, table: Table, batch: Batch, loaded_
             continue
         own |= {"is_deleted": True, "deleted_at": gone_at(thing), DELETED_AT: loaded_at, str(table.newest_by): rank(table, thing)}
         last = live.get(key)
-        if thing["id"] in held and (last is None or rank(table, last) < held[thing["id"]]):
+        if thing["id"] in ranks and (last is None or rank(table, last) < ranks[thing["id"]]):
             from_held.append({"id": thing["id"], **own})
         else:
             rows.append(_row(name, table, last or thing, custom) | own)
@@ -63,7 +63,7 @@ def write_batch(reading: Reading, name: str, table: Table, batch: Batch, loaded_
         for column, count in custom.unreadable.items()
     ]
     custom.unreadable.clear()
-    vanished = 0 if batch.keys is None else _add_vanished(reading, name, batch.keys, loaded_at, file)
+    vanished = _add_vanished(reading, name, batch.keys, loaded_at, file) if batch.keys is not None and held.rows else 0
     return Written(len(newest) + vanished, sum(table.keeps_deleted and is_gone(thing) for thing in newest.values()) + vanished, findings)
 
 
@@ -79,8 +79,8 @@ def _newest(table: Table, things: list[Object]) -> tuple[dict[Key, Object], dict
     return newest, live
 
 
-def _held_ranks(reading: Reading, name: str, table: Table, ids: list[int]) -> dict[int, Any]:
-    if not ids or not table.newest_by or table.newest_by not in reading.held(name, None).columns:
+def _held_ranks(reading: Reading, name: str, table: Table, held: Held, ids: list[int]) -> dict[int, Any]:
+    if not ids or not held.rows or not table.newest_by or table.newest_by not in held.columns:
         return {}
     query = f"SELECT id, {table.newest_by} FROM raw_zendesk.{name} WHERE id IN (SELECT unnest($ids)) AND {table.newest_by} IS NOT NULL"
     return dict(reading.connection.execute(query, {"ids": ids}).fetchall())
@@ -117,8 +117,6 @@ def _add_held(reading: Reading, name: str, table: Table, marks: list[Object], fi
 
 def _add_vanished(reading: Reading, name: str, keys: list[int], loaded_at: datetime, file: Path) -> int:
     """Add the rows held that are no longer in their list, with their last values; returns how many."""
-    if not reading.held(name, None).rows:
-        return 0
     gone = f"FROM raw_zendesk.{name} r ANTI JOIN (SELECT unnest($keys::BIGINT[]) AS id) k ON k.id = r.id WHERE r.{DELETED_AT} IS NULL"
     row = reading.connection.execute(f"SELECT count(*) {gone}", {"keys": keys}).fetchone()
     if not row or not row[0]:

@@ -52,10 +52,13 @@ class Refused(Exception):
 class Account(Protocol):
     """What is served."""
 
-    now: Callable[[], datetime]
     before: Callable[[Asked], None] | None
     asked: list[Asked]
     faults: list[Fault]
+
+    @property
+    def now(self) -> Callable[[], datetime]:
+        """The clock."""
 
     def answer(self, asked: Asked) -> Object:
         """The answer to a request, or `Refused`."""

@@ -49,9 +49,9 @@ DEFAULTS: dict[str, Object] = {
     "holidays": {"name": "", "start_date": None, "end_date": None},
 }  # fmt: skip
 
-SCRUBBED = {"subject": "SCRUBBED", "raw_subject": "SCRUBBED", "description": "SCRUBBED", "custom_fields": [], "tags": [], "requester_id": -1}
+SCRUBBED: Object = {"subject": "SCRUBBED", "raw_subject": "SCRUBBED", "description": "SCRUBBED", "custom_fields": [], "tags": [], "requester_id": -1}
 """What is left of a deleted ticket 30 days later."""
-PERMANENTLY_DELETED = {"name": "Permanently Deleted User", "email": None, "phone": None, "details": None, "notes": None, "user_fields": {}}
+PERMANENTLY_DELETED: Object = {"name": "Permanently Deleted User", "email": None, "phone": None, "details": None, "notes": None, "user_fields": {}}
 
 
 def stamp(at: datetime) -> str:

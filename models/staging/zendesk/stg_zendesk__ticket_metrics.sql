@@ -3,7 +3,7 @@ MODEL (
   kind VIEW,
   owner data,
   grain metric_id,
-  description 'One row a ticket that has metrics: counts, and durations in minutes by calendar and by business hours.',
+  description 'One row a ticket that has metrics, its counts and its durations in minutes by calendar and by business hours.',
   column_descriptions (
     metric_id = 'Key of the metric set in Zendesk.',
     ticket_id = 'The ticket.',
