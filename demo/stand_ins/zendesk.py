@@ -54,6 +54,7 @@ class ZendeskStandIn:
         is_stuck: cursors no longer move, although more is to come.
         absent: paths below /api/v2/ that the account's plan does not have.
         role: the role of the user behind the credentials.
+        port: where to listen; 0 for any free one.
     """
 
     now: Callable[[], datetime] = clock.now
@@ -69,6 +70,7 @@ class ZendeskStandIn:
     is_stuck: bool = False
     absent: set[str] = field(default_factory=set)
     role: str = "admin"
+    port: int = 0
     asked: list[Asked] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
@@ -187,8 +189,8 @@ class ZendeskStandIn:
         return self._server.url
 
     def __enter__(self) -> "ZendeskStandIn":
-        """Listen on a free port of this machine."""
-        self._server = Server(self)
+        """Listen on this machine."""
+        self._server = Server(self, self.port)
         self._server.start()
         return self
 

@@ -14,6 +14,12 @@ SCORES = {"offered": 50, "good": 40, "bad": 10}
 BEGIN = datetime(1997, 1, 1, 8, tzinfo=UTC)
 
 
+def environment(stand_in: ZendeskStandIn) -> dict[str, str]:
+    """The settings by which the warehouse reads it."""
+    credentials = {"CLIENT_ID": stand_in.client_id, "CLIENT_SECRET": stand_in.client_secret}
+    return {f"SOURCES__ZENDESK__{name}": value for name, value in {"BASE_URL": stand_in.url, **credentials}.items()}
+
+
 def populate(stand_in: ZendeskStandIn) -> None:
     """Fill an account with what the demo company's customers asked and were answered; the same on every machine."""
     stand_in.exports_a_minute = None  # a demo that is run twice in a minute shall not wait

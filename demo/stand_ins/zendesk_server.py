@@ -65,13 +65,13 @@ class Account(Protocol):
 
 
 class Server:
-    """Serves one account on a free port of this machine."""
+    """Serves one account on a port of this machine; 0 stands for any free one."""
 
-    def __init__(self, served: Account) -> None:
+    def __init__(self, served: Account, port: int = 0) -> None:
         class Handler(_Handler):
             account = served
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
 
     @property

@@ -9,8 +9,10 @@ import pytest
 from monitoring.contract_files import read_contracts
 from monitoring.findings import Finding
 from monitoring.freshness import check_freshness
+from pipelines.zendesk import declaration as zendesk
 from warehouse.errors import DeclarationError
 
+STAGED_OF_ZENDESK = (*("groups", "organizations", "satisfaction_ratings", "ticket_comments", "ticket_field_history", "ticket_metrics", "tickets", "users"),)
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 GOOD = """\
 dataset: warehouse/marts/visits
@@ -54,6 +56,7 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
         "raw_postgres.users", "raw_postgres.orders", "staging.stg_postgres__users", "staging.stg_postgres__orders",
         "marts.order_facts", "marts.user_dim", "marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value",
         "marts.cohort_retention",
+        *(f"raw_zendesk.{name}" for name in zendesk().tables), *(f"staging.stg_zendesk__{name}" for name in STAGED_OF_ZENDESK),
     }  # fmt: skip
 
 
