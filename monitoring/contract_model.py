@@ -186,11 +186,12 @@ class Check:
 
 
 class Contract(_Strict):
-    """One table's contract."""
+    """One table's contract. `may_be_empty` stands where no row at all is nothing wrong, in place of a check `row_count`."""
 
     dataset: str
     description: str
     variables: Variables | None = None
+    may_be_empty: bool = False
     columns: Annotated[list[Column], Field(min_length=1)]
     checks: Annotated[list[TableCheck], Field(min_length=1)]
 
@@ -221,9 +222,10 @@ class Contract(_Strict):
         _unique("column", [column.name for column in self.columns])
         _unique("check", [f"{check.column or '(table)'}.{check.name}" for check in self.all_checks()])
         kinds = Counter(kind for one in self.checks for kind, body in one if body is not None)
-        for kind in ("schema", "row_count"):
-            if kinds[kind] != 1:
-                raise ValueError(f"exactly one check `{kind}` of the whole table is needed, found {kinds[kind]}")
+        if kinds["schema"] != 1:
+            raise ValueError(f"exactly one check `schema` of the whole table is needed, found {kinds['schema']}")
+        if kinds["row_count"] != (0 if self.may_be_empty else 1):
+            raise ValueError(f"either one check `row_count` of the whole table or `may_be_empty: true` is needed, found {kinds['row_count']} checks")
         if not self.key:
             raise ValueError("a `duplicate` check that names the table's key is needed, found none")
         unknown = set(self.key) - {column.name for column in self.columns}

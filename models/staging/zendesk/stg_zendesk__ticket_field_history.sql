@@ -17,7 +17,10 @@ MODEL (
     changed_by = 'The user who changed it; negative for the system.',
     loaded_at = 'When this version of the row was read, UTC; strictly rising from load to load.'
   ),
-  audits (not_null(columns := (change_id, field)), unique_combination_of_columns(columns := (change_id, field)))
+  audits (
+    not_null(columns := (change_id, field)),
+    unique_combination_of_columns(columns := (change_id, field))
+  )
 );
 
 SELECT
