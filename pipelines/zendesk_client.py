@@ -84,7 +84,7 @@ class Client:
         self._waiting = WAITING
         self._exports, self._others = Bucket(exports_a_minute, WAITING), Bucket(requests_a_minute, WAITING)
         self._session = Session(timeout=timeout, raise_for_status=False)
-        self._session.trust_env = False  # a .netrc would replace the token
+        self._session.auth = _as_it_is  # otherwise a .netrc would replace the token
         self._token: str | None = None
         self._renew_at: float | None = None
 
@@ -187,6 +187,10 @@ class Client:
             what,
             mend="correct SOURCES__ZENDESK__CLIENT_ID and SOURCES__ZENDESK__CLIENT_SECRET: a confidential OAuth client of an administrator, scope `read`",
         )
+
+
+def _as_it_is(request: Any) -> Any:
+    return request
 
 
 def _is_json(answer: Any) -> bool:
