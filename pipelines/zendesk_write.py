@@ -36,16 +36,15 @@ def write_batch(reading: Reading, name: str, table: Table, held: Held, batch: Ba
     ranks = _held_ranks(reading, name, table, held, [thing["id"] for thing in (*batch.beside, *newest.values()) if table.newest_by])
     for key, thing in _newest(table, batch.beside)[0].items():
         if key not in newest and (thing["id"] not in ranks or rank(table, thing) > ranks[thing["id"]]):
-            newest[key] = {**thing, CURSOR: None}
-            live |= {} if is_gone(thing) else {key: newest[key]}
+            newest[key] = thing
+            live |= {} if is_gone(thing) else {key: thing}
     if name == "tickets":
         custom.show([*newest.values(), *live.values()])
     types = types_of(name, table, custom)
     rows: list[Object] = []
     from_held: list[Object] = []
     for key, thing in newest.items():
-        cursor = thing.get(CURSOR, batch.cursor) if table.export else None
-        own = {LOADED_AT: loaded_at, **({CURSOR: cursor} if table.export else {}), **({"is_deleted": False} if table.keeps_deleted else {})}
+        own = {LOADED_AT: loaded_at, **({CURSOR: batch.cursor} if table.export else {}), **({"is_deleted": False} if table.keeps_deleted else {})}
         if not table.keeps_deleted or not is_gone(thing):
             rows.append(_row(name, table, thing, custom) | own)
             continue
