@@ -124,7 +124,7 @@ class _Account:
         self._client = _client(declared)
         start = settings().sources.zendesk.start_date
         self._start = int(datetime.combine(start, time(), UTC).timestamp()) if start else 0
-        self.custom = CustomFields([], {}, [])
+        self.custom = CustomFields([], [], [])
 
     def steps(self) -> Iterator[tuple[Batches, bool]]:
         """What to write next, and whether more will come: what comes with an export's rows goes before the rows themselves."""
@@ -157,11 +157,12 @@ class _Account:
                     path = table.path.format(parent)
                     for page in self._client.pages(path, table.items or name, **self._since(name, table)):
                         batch.objects += [{**one, f"{table.parent.removesuffix('s')}_id": parent} for one in page] if table.parent else page
-                batch.keys = None if table.since else [int(one["id"]) for one in batch.objects]
+                is_whole = not table.since and (table.parent is None or batches[table.parent].keys is not None)
+                batch.keys = [int(one["id"]) for one in batch.objects] if is_whole else None
             except Refused as refused:
                 self._do_without(name, table, refused, batch)
         definitions = batches["ticket_fields"].objects
-        self.custom = CustomFields(definitions, self._held_names(), self._reading.held("tickets", None).columns)
+        self.custom = CustomFields(definitions, self._held_definitions(), self._reading.held("tickets", None).columns)
         batches["ticket_fields"].findings += self.custom.findings
         for one in definitions:
             one["column_name"] = self.custom.column_of(int(one["id"]))
@@ -268,11 +269,11 @@ class _Account:
         newest = self._one(name, f"SELECT max({table.newest_by}) FROM raw_zendesk.{name} WHERE {CURSOR} IS NOT NULL")
         return min(self._start if newest is None else int(_seconds(newest)), int(clock.now().timestamp()) - _LAST_MINUTE)
 
-    def _held_names(self) -> dict[int, str]:
-        if "column_name" not in self._reading.held("ticket_fields", None).columns:
-            return {}
-        found = self._reading.connection.execute("SELECT id, column_name FROM raw_zendesk.ticket_fields WHERE column_name IS NOT NULL").fetchall()
-        return {int(number): str(name) for number, name in found}
+    def _held_definitions(self) -> list[Object]:
+        if not {"type", "column_name"} <= self._reading.held("ticket_fields", None).columns.keys():
+            return []
+        found = self._reading.connection.execute("SELECT id, type, column_name FROM raw_zendesk.ticket_fields WHERE column_name IS NOT NULL").fetchall()
+        return [{"id": number, "type": type_, "column_name": name} for number, type_, name in found]
 
     def _one(self, name: str, query: str) -> Any:
         row = self._reading.connection.execute(query).fetchone() if self._reading.held(name, None).columns else None

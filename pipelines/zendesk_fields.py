@@ -1,7 +1,7 @@
 """Custom ticket fields as columns: `field_<id>_<title at first sight>`, the same for ever, whatever the field is called later."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,22 +35,23 @@ class CustomFields:
 
     Args:
         definitions: Zendesk's ticket fields, system fields among them.
-        named: the names that fields have in the warehouse, by id; they stay.
+        known: the custom fields that the warehouse knows, with their `column_name`, which stays; also those not defined any more.
         held: the columns of `raw_zendesk.tickets`.
     """
 
-    def __init__(self, definitions: Iterable[Object], named: Mapping[int, str], held: Iterable[str]) -> None:
+    def __init__(self, definitions: Sequence[Object], known: Sequence[Object], held: Iterable[str]) -> None:
         from privacy.policy import kind_by_name, policy
 
         self._rules = policy().rules("zendesk", "tickets")
         declared = {int(found[1]): name for name in self._rules if (found := _DECLARED.match(name))}
-        self._named = {int(found[1]): name for name in held if (found := _NAMED_BY_ID.fullmatch(name))} | dict(named) | declared
+        self._named = {int(found[1]): name for name in held if (found := _NAMED_BY_ID.fullmatch(name))}
+        self._named |= {int(one["id"]): str(one["column_name"]) for one in known} | declared
         self._fields: dict[int, CustomField] = {}
         self._defined = {int(one["id"]) for one in definitions if is_custom(one)} | set(declared)
         self._shown = set(self._defined)
         self.findings: list[str] = []
         self.unreadable: dict[str, int] = {}
-        for one in definitions:
+        for one in [*known, *definitions]:
             if not is_custom(one):
                 continue
             number, type_ = int(one["id"]), str(one.get("type"))

@@ -131,6 +131,20 @@ def test_a_field_that_is_no_longer_defined_keeps_its_column_and_its_values(world
     assert ask(f"SELECT _deleted_at IS NOT NULL FROM raw_zendesk.ticket_fields WHERE id = {field}") == [(True,)]
 
 
+def test_fields_that_cannot_be_listed_keep_their_columns_and_types(world: World) -> None:
+    field = world.account.add("ticket_fields", title="Age", type="integer")["id"]
+    schedule = world.account.add("schedules", name="Office")["id"]
+    world.account.add("holidays", schedule_id=schedule, name="Christmas", start_date="2026-12-25", end_date="2026-12-26")
+    (ticket,) = world.tickets(1, custom_fields=[{"id": field, "value": 1}])
+    world.load()
+    world.account.absent = {"ticket_fields", "business_hours/schedules"}
+    world.account.set_field(ticket, field, 2)
+    world.later(hours=1)
+    assert len(world.findings()) == 2
+    assert ask(f"SELECT field_{field}_age, typeof(field_{field}_age) FROM raw_zendesk.tickets") == [(2, "BIGINT")]
+    assert ask("SELECT count(*) FROM raw_zendesk.schedule_holidays WHERE _deleted_at IS NULL") == [(1,)]
+
+
 def test_a_value_that_is_not_of_its_fields_type_is_a_finding_and_is_not_lost(world: World) -> None:
     field = world.account.add("ticket_fields", title="Age", type="integer")["id"]
     world.tickets(1, custom_fields=[{"id": field, "value": "unknown"}])
