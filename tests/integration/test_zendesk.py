@@ -174,7 +174,7 @@ def test_users_that_come_beside_tickets_neither_undo_a_newer_state_nor_lose_the_
 
 
 def test_exports_by_time_repeat_the_boundary_once_and_hold_more_than_a_page_of_one_second(world: World) -> None:
-    world.declare(page_size=3)
+    world.declare(page_size=3, pages_per_pass=100)
     with world.account.at(NOW - timedelta(hours=2)):
         for number in range(7):
             world.account.add("organizations", name=f"early {number}")
@@ -219,6 +219,7 @@ def test_what_changed_before_the_start_date_is_left_out(world: World, setting: C
 
 
 def test_the_eleventh_request_in_a_minute_is_never_early(world: World) -> None:
+    world.declare(pages_per_pass=100)
     world.account.page_size = 2
     world.tickets(25)
     world.load()
@@ -230,7 +231,7 @@ def test_the_eleventh_request_in_a_minute_is_never_early(world: World) -> None:
 
 
 def test_thirty_requests_a_minute_by_setting(world: World) -> None:
-    world.declare(exports_per_minute=30)
+    world.declare(exports_per_minute=30, pages_per_pass=100)
     world.account.page_size, world.account.exports_a_minute = 2, 30
     world.tickets(25)
     world.load()
@@ -263,6 +264,7 @@ def test_a_token_that_is_revoked_in_mid_export_is_renewed_and_nothing_is_lost(wo
 
 
 def test_a_token_is_renewed_before_it_expires(world: World) -> None:
+    world.declare(pages_per_pass=100)
     world.account.page_size, world.account.token_lifetime = 2, 300
     world.tickets(30)
     world.load()
@@ -345,7 +347,7 @@ def test_the_time_left_is_told_on_a_terminal_and_nowhere_else(world: World, monk
     assert Estimate(100, 0, 1000).left(250, 160) == 180
     assert Estimate(0, 0, 1000).said(10, 60) == "about 1.6 hours left"
     told: list[str] = []
-    world.declare(exports_per_minute=2)
+    world.declare(exports_per_minute=2, pages_per_pass=100)
     world.account.page_size = 4
     world.tickets(30)
     monkeypatch.setattr(console, "_descriptions", [told.append])

@@ -316,7 +316,7 @@ def test_a_crash_after_page_three_repeats_and_never_skips(world: World, home: Pa
     world.declare(exports_per_minute=10000)
     world.account.page_size, world.account.exports_a_minute = 2, None
     user = world.account.add("users", name="A", email="a@example.com")["id"]
-    made = world.tickets(9, requester_id=user, description="hello")
+    made = world.tickets(7, requester_id=user, description="hello")
     world.account.delete_ticket(made[0])
     world.later(hours=1)
     world.load()
