@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from warehouse.console import complain, progress
 from warehouse.errors import StepFailed, UsageError
-from warehouse.settings import ROOT, demo_values, reload, settings
+from warehouse.settings import ROOT, reload, settings
+from warehouse.source_settings import demo_values
 
 
 def start_if_needed() -> None:

@@ -29,7 +29,7 @@ def examine() -> None:
         _look(what, at)
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
-            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks), ("Google Analytics", _google_analytics),
+            ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks), ("Google Analytics", _google_analytics), ("Zendesk", _zendesk),
             ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
         )
     ]  # fmt: skip
@@ -134,6 +134,12 @@ def _google_analytics() -> str:
     if not settings().is_configured("google_analytics"):
         return "not configured; SOURCES__GOOGLE_ANALYTICS__PROPERTY_IDS and …__CREDENTIALS are not both set"
     return check_connection()
+
+
+def _zendesk() -> str:
+    from pipelines.zendesk import check_connection
+
+    return check_connection() if settings().is_configured("zendesk") else "not configured; SOURCES__ZENDESK__CLIENT_ID is not set"
 
 
 def _warehouse() -> str:

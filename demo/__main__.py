@@ -58,7 +58,7 @@ def _start(home: Path, given: argparse.Namespace) -> int:
     from demo import box
     from demo.company import DATABASE, READER
     from demo.server import HOST
-    from warehouse.settings import demo_env_file
+    from warehouse.source_settings import demo_env_file
 
     with _progress() as progress:
         server = box.start(home, progress=progress)

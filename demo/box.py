@@ -10,7 +10,8 @@ from demo.server import Server
 from demo.stand_ins.company import StandIns
 from warehouse.errors import StepFailed, UsageError
 from warehouse.files import write_atomically
-from warehouse.settings import demo_env_file, reload
+from warehouse.settings import reload
+from warehouse.source_settings import demo_env_file
 
 KEY_NAME = "PRIVACY__HMAC_KEY"
 _OWN_WAREHOUSE = ("warehouse.duckdb", "landing")

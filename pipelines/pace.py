@@ -1,6 +1,7 @@
-"""A bound on the rate at which rows are taken from a source: the reader waits, so its server waits with it."""
+"""How fast rows are taken from a source, so that its server is not hurt, and how long that will still take."""
 
 import time
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -37,3 +38,32 @@ class Pace:
             return pa.repeat(pa.scalar(True), len(rows))
 
         connection.create_function("paced", paced, ["UBIGINT"], "BOOLEAN", type=ARROW, side_effects=True)
+
+
+@dataclass
+class Estimate:
+    """How long a reading along the source's own time will still take, judged by how far it has come.
+
+    Attributes:
+        begun: when it began, in seconds of the clock that `left` is told.
+        start: the time in the source at which it began.
+        goal: the time in the source at which it will end.
+    """
+
+    begun: float
+    start: float
+    goal: float
+
+    def left(self, position: float, now: float) -> float | None:
+        """Seconds still to go at a time in the source; None as long as nothing can be said."""
+        done, whole = position - self.start, self.goal - self.start
+        if done <= 0 or whole <= 0 or now <= self.begun:
+            return None
+        return max(0.0, (now - self.begun) * (whole - done) / done)
+
+    def said(self, position: float, now: float) -> str:
+        """The same in words."""
+        left = self.left(position, now)
+        if left is None:
+            return "time left not known yet"
+        return "about a minute left" if left < 90 else f"about {left / 60:.0f} minutes left" if left < 5400 else f"about {left / 3600:.1f} hours left"

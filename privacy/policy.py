@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,7 +15,7 @@ from warehouse.settings import ROOT
 POLICY_FILE = ROOT / "privacy" / "policy.yaml"
 
 PersonalClass = Literal["email", "phone", "ssn", "name", "address", "ip", "birth_date", "free_text", "card", "id", "none"]
-Action = Literal["hmac", "mask", "redact", "drop", "keep"]
+Action = Literal["hmac", "mask", "redact", "scrub", "drop", "keep"]
 
 
 class ColumnRule(BaseModel):
@@ -34,9 +34,13 @@ class ColumnRule(BaseModel):
 
 
 class Policy(BaseModel):
-    """The whole policy: `<source>.<table>` -> column -> rule."""
+    """The whole policy: `<source>.<table>` -> column -> rule.
+
+    `phone_regions`: ISO codes of the countries whose telephone numbers are recognised in free text also without a `+`.
+    """
 
     model_config = ConfigDict(extra="forbid")
+    phone_regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = ["US"]
     columns: dict[str, dict[str, ColumnRule]]
 
     def rules(self, source: str, table: str) -> dict[str, ColumnRule]:

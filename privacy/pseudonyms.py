@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from privacy.free_text import FUNCTION as SCRUB
 from privacy.policy import EMAIL_VALUE, SSN_VALUE, ColumnRule, policy
 from warehouse.errors import UsageError
 from warehouse.settings import settings
@@ -42,8 +43,8 @@ def protect(source: str, table: str, columns: Mapping[str, str], *, texts: Seque
 
     Returns:
         name in the warehouse -> SQL; an `hmac` column becomes `<column>_hash` (64 hex digits; emails also get
-        `is_<column>_valid`), `mask` becomes `<column>_masked`, `redact` becomes `<column>_redacted`, `drop` leaves the
-        column out. `_privacy_key_id` names the key where there is a keyed hash. A null stays null.
+        `is_<column>_valid`), `mask` becomes `<column>_masked`, `redact` becomes `<column>_redacted`, `scrub` keeps its
+        name, `drop` leaves the column out. `_privacy_key_id` names the key where there is a keyed hash. A null stays null.
 
     Raises:
         UsageError: the key is not set, or a rule names a column that the source does not have.
@@ -102,6 +103,8 @@ def _replaced(name: str, rule: ColumnRule, expression: str) -> dict[str, str]:
     text = f"({expression})::VARCHAR"
     if rule.action == "keep":
         return {name: expression}
+    if rule.action == "scrub":
+        return {name: f"{SCRUB}({text})"}  # a connection that does not offer the function (privacy.free_text.bind) fails here
     if rule.action == "drop":
         return {}
     if rule.action == "redact":

@@ -20,6 +20,9 @@ logger = logging.getLogger("warehouse")
 Advance = Callable[[int], None]
 """Called with the number of rows done since the last call."""
 
+_descriptions: list[Callable[[str], None]] = []
+"""How the bars that are shown now are given another text, the innermost last."""
+
 
 def say(text: str = "") -> None:
     """Write one line to standard output."""
@@ -53,7 +56,17 @@ def progress(what: str, total: int | None = None) -> Iterator[Advance]:
     columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
     with Progress(*columns, console=screen(), transient=True) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda rows: bar.advance(task, rows)
+        _descriptions.append(lambda text: bar.update(task, description=text))
+        try:
+            yield lambda rows: bar.advance(task, rows)
+        finally:
+            _descriptions.pop()
+
+
+def tell(what: str) -> None:
+    """Say beside the bar or spinner what is being done now; nothing when none is shown."""
+    if _descriptions:
+        _descriptions[-1](what)
 
 
 def log_to_file() -> None:

@@ -132,7 +132,7 @@ def test_runs_and_steps_are_recorded_in_the_warehouse_as_status_tells_them(story
     assert sorted(steps, key=str) == sorted(recorded, key=str)
     for run in told:
         left_out = [(step["step"], step["item"]) for step in run["steps"] if step["status"] == "skipped"]
-        assert left_out == [("load", "google_analytics"), ("load", "stripe")]  # they have no key in this company
+        assert left_out == [("load", "google_analytics"), ("load", "stripe"), ("load", "zendesk")]  # they have no key in this company
         steps_run = [step for step in run["steps"] if step["step"] != "compare keys" and step["status"] != "skipped"]
         assert [(step["step"], step["item"], step["status"]) for step in steps_run] == [(*step, "succeeded") for step in STEPS]
     first = story.first
@@ -147,7 +147,12 @@ def test_a_source_without_a_key_is_said_to_be_left_out_of_the_checks(story: Stor
 
 def test_status_tells_that_the_source_is_fresh_and_where_to_read(story: Story) -> None:
     told = json.loads(story.home.warehouse("status", "--json").out)
-    assert [(source["source"], source["is_fresh"]) for source in told["sources"]] == [("google_analytics", False), ("postgres", True), ("stripe", False)]
+    assert [(source["source"], source["is_fresh"]) for source in told["sources"]] == [
+        ("google_analytics", False),
+        ("postgres", True),
+        ("stripe", False),
+        ("zendesk", False),
+    ]
     assert told["read_copy"] == str(story.home.folder / "published" / "warehouse.duckdb")
     assert told["writing_now"] is False
 

@@ -343,3 +343,15 @@ def test_what_reached_one_of_two_tables_before_the_machine_was_lost_is_kept_for_
     with ledger.run("rebuild postgres") as run:
         rebuild.rebuild("postgres", run)
     assert ask(changed) == [(1, FIRST_ORDERS)]
+
+
+def test_free_text_of_a_table_is_scrubbed_on_its_way(company: Company, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from privacy import policy
+
+    text = policy.POLICY_FILE.read_text() + "  postgres.orders:\n    status: {class: free_text, action: scrub}\n"
+    (tmp_path / "policy.yaml").write_text(text)
+    monkeypatch.setattr(policy, "POLICY_FILE", tmp_path / "policy.yaml")
+    company.execute("UPDATE shop.orders SET status = 'ask a@example.com or +15557654321' WHERE id = 7")
+    load_postgres()
+    assert ask("SELECT status FROM raw_postgres.orders WHERE id = 7") == [("ask [email] or [phone]",)]
+    assert ask("SELECT count(DISTINCT status) > 1 FROM raw_postgres.orders") == [(True,)]

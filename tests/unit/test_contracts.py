@@ -11,8 +11,10 @@ from monitoring.findings import Finding
 from monitoring.freshness import check_freshness
 from pipelines.google_analytics import declaration as google_analytics
 from pipelines.stripe import declaration as stripe
+from pipelines.zendesk import declaration as zendesk
 from warehouse.errors import DeclarationError
 
+STAGED_OF_ZENDESK = (*("groups", "organizations", "satisfaction_ratings", "ticket_comments", "ticket_field_history", "ticket_metrics", "tickets", "users"),)
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 GOOD = """\
 dataset: warehouse/marts/visits
@@ -59,6 +61,7 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
         "marts.cohort_retention", "marts.payment_facts",
         *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
         *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
+        *(f"raw_zendesk.{name}" for name in zendesk().tables), *(f"staging.stg_zendesk__{name}" for name in STAGED_OF_ZENDESK),
     }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from privacy import policy, pseudonyms
+from privacy import free_text, policy, pseudonyms
 from warehouse.errors import UsageError, WarehouseError
 
 KEY_TEXT = "thirty-two"
@@ -172,3 +172,19 @@ def test_values_that_look_personal_are_recognised_whatever_the_name(rules: Calla
 def test_a_declared_column_that_is_gone_is_an_error(rules: Callable[[str], None], fails: Callable[..., WarehouseError]) -> None:
     rules("mail: {class: email, action: hmac}")
     assert "crm.people.mail" in fails(pseudonyms.protect, "crm", "people", {"id": "id"}, texts=[]).what
+
+
+def test_scrubbed_text_keeps_its_column_and_a_connection_without_the_function_fails(rules: Callable[[str], None]) -> None:
+    rules("note: {class: free_text, action: scrub}")
+    batch = pa.table({"note": ["write to a@example.com", None, "fine"]})
+    made = pseudonyms.protect("crm", "people", {"note": "note"}, texts=["note"])
+    with duckdb.connect() as connection:
+        connection.register("rows", batch)
+        query = f"SELECT {made.columns['note']} AS note FROM rows"
+        with pytest.raises(duckdb.CatalogException):
+            connection.execute(query)
+        free_text.bind(connection, "another")
+        with pytest.raises(duckdb.CatalogException):
+            connection.execute(query)
+        free_text.bind(connection, "crm")
+        assert connection.execute(query).fetchall() == [("write to [email]",), (None,), ("fine",)]

@@ -231,3 +231,14 @@ def test_messages_are_scrubbed_of_servers(setting: Setting, text: str) -> None:
 def test_a_password_is_scrubbed_in_both_its_forms(setting: Setting) -> None:
     setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://reader:s3cr%40t%2Fword@localhost/shop")
     assert scrub("s3cr%40t%2Fword s3cr@t/word localhost") == "*** *** localhost"
+
+
+def test_zendesk_is_left_out_only_when_none_of_its_secrets_is_set_and_they_are_scrubbed(setting: Setting, fails: Callable[..., WarehouseError]) -> None:
+    assert not settings.settings().is_configured("zendesk")
+    setting("SOURCES__ZENDESK__CLIENT_SECRET", "the secret of a client")
+    assert settings.settings().is_configured("zendesk")
+    assert "SOURCES__ZENDESK__CLIENT_ID is not set" in fails(settings.settings().zendesk_oauth).what
+    setting("SOURCES__ZENDESK__BASE_URL", "acme.zendesk.com")
+    assert "SOURCES__ZENDESK__BASE_URL is not an address" in fails(settings.settings().zendesk_base_url).what
+    setting("SOURCES__ZENDESK__API_TOKEN", "a token of a user")
+    assert scrub("the secret of a client, a token of a user") == "***, ***"

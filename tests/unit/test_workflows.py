@@ -22,6 +22,7 @@ MAKE = {"make setup", "make lint", "make test"}
 OPENS = {"MOTHERDUCK_TOKEN", "WAREHOUSE_STATE_CREDENTIALS"}
 LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "PRIVACY__HMAC_KEY"}
 LOADS |= {f"SOURCES__GOOGLE_ANALYTICS__{name}" for name in ("PROPERTY_IDS", "CREDENTIALS", "START_DATE")}
+LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET")}
 NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "publish": OPENS, "status": set()}
 SECRET = re.compile(r"secrets\.(\w+)")
 
