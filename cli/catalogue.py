@@ -89,10 +89,12 @@ def _promise(contract: "Contract") -> "Promise":
 
 
 def _in_words(check: "Check") -> str:
-    from monitoring.contract_model import Invalid
+    from monitoring.contract_model import CompositeDuplicate, Invalid
 
     body = check.body
     said = body.name or {"missing": "never null", "duplicate": "unique", "row_count": "has rows"}.get(check.kind, check.kind)
+    if isinstance(body, CompositeDuplicate) and not body.name:
+        said = f"{', '.join(body.columns)} together unique"
     if isinstance(body, Invalid) and not body.name:
         limits = [("", body.valid_format and body.valid_format.name), ("at least ", body.valid_min), ("at most ", body.valid_max)]
         said = ", ".join(f"{word}{limit}" for word, limit in limits if limit is not None)

@@ -11,12 +11,13 @@ LONGEST = 3_000
 
 _INTRODUCTION = """# Dictionary
 Generated: do not edit, `make dictionary` writes it anew. A meaning is corrected in the header of its model, a class of
-personal data in `privacy/policy.yaml`. `warehouse catalogue --format html --out catalogue.html`
-writes the same to search in a browser, with the raw tables' columns and where each column goes.
+personal data in `privacy/policy.yaml`. `warehouse catalogue --format html --out catalogue.html` writes the same to search
+in a browser, with the columns of the raw tables and what is computed from each column.
 
-*From* names the columns a column is computed from, one step up; it is empty where rows are counted. *Personal* is the class
-of personal data and what was done with it on load (hmac: keyed hash; mask: all but two digits; redact: only that it
-existed; keep: as it was). It follows the columns: whatever is computed from a personal column bears its class."""
+*From* names the columns whose values a column is computed from, one step up, not those by which rows are joined or
+filtered; it is empty where rows are counted or the build itself writes the value. *Personal* is the class of personal data
+and what was done with it on load (hmac: keyed hash; mask: all but two digits; redact: only that it existed; keep: as it
+was). It follows *from*, however far: whatever is computed from a personal column bears its class."""
 _TITLES = {"marts": "Marts", "staging": "Staging", "raw": "Raw tables"}
 
 
@@ -52,7 +53,7 @@ def _blocks_of_table(table: Table, links: Mapping[str, str], shown: set[str]) ->
     facts = [
         f"Grain {', '.join(map(_code, table.grain)) or 'unknown'}",
         f"owner {_plain(table.owner) or 'none'}",
-        f"built as {table.kind}",
+        f"built as {_plain(table.kind)}",
         f"in `{table.path}`",
         f"audits: {', '.join(map(_plain, table.audits)) or 'none'}",
     ]
@@ -66,7 +67,7 @@ def _blocks_of_table(table: Table, links: Mapping[str, str], shown: set[str]) ->
 
 def _row_of_column(column: Column, shown: set[str]) -> list[str]:
     upstream = ", ".join(_reference(parent, shown) for parent in column.upstream)
-    return [_code(column.name), column.type, _plain(column.meaning), _badges(column.personal), _plain("; ".join(column.checks)), upstream]
+    return [_code(column.name), _plain(column.type), _plain(column.meaning), _badges(column.personal), _plain("; ".join(column.checks)), upstream]
 
 
 def _row_of_table(table: Table) -> list[str]:
@@ -85,7 +86,7 @@ def anchor(heading: str) -> str:
 
 
 def _badges(personal: Iterable[Personal]) -> str:
-    return ", ".join(map(str, personal))
+    return _plain(", ".join(map(str, personal)))
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -98,4 +99,4 @@ def _code(text: str) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\|<*\[\]`])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|<&*\[\]`])", r"\\\1", " ".join(text.split()))

@@ -45,7 +45,8 @@ class Column:
     Attributes:
         meaning: what stands in the model's header; empty for raw columns.
         personal: of its own or, by lineage, of what it is computed from.
-        upstream: the columns it is computed from, as schema.table.column, one step up; empty where it counts rows.
+        upstream: the columns whose values it is computed from, as schema.table.column, one step up; empty where rows are
+            counted or the build itself writes the value. Joins and filters are not followed.
         downstream: the columns computed from it, one step down.
     """
 
