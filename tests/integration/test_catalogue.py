@@ -24,7 +24,7 @@ from transform.catalogue import html, markdown
 from transform.catalogue.tables import Column, Contract, Personal, Table
 from warehouse.settings import ROOT
 
-VOID = {"meta", "input", "link", "br", "img", "hr"}
+VOID = {"meta", "input", "link", "wbr", "img"}
 HOSTILE = """</td></script><script>alert(1)</script><img src=x onerror='a'>"&amp; | ` [x](javascript:1) \\| *"""
 HEADER = "owner data, grain {grain}, description 'Things.', column_descriptions ({columns})"
 

@@ -66,7 +66,9 @@ def _digest(text: str) -> str:
 
 def _contents(layer: str, tables: Sequence[Table]) -> str:
     groups = groupby(tables, key=lambda table: table.group)
-    lists = (f"<div data-group><h3>{escape(group)}</h3>{_list(_link(table.name, table.name) for table in members)}</div>" for group, members in groups)
+    lists = (
+        f"<div data-group><h3>{escape(group)}</h3>{_list(_link(table.name, table.name.split('.')[-1]) for table in members)}</div>" for group, members in groups
+    )
     return f"<div data-group><h2>{_TITLES[layer]}</h2>{''.join(lists)}</div>"
 
 
@@ -121,7 +123,7 @@ def _row(table: str, column: Column) -> str:
 
 
 def _link(target: str, text: str) -> str:
-    return f'<a href="#{escape(target)}">{escape(text)}</a>'
+    return f'<a href="#{escape(target)}">{escape(text).replace(".", ".<wbr>")}</a>'
 
 
 def _list(items: Iterable[str]) -> str:
