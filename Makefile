@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials lint format bench bench-postgres bench-webhooks lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials lint format dictionary bench bench-postgres bench-webhooks lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -56,6 +56,9 @@ format: setup  ## Put Python and SQL into their layout
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 	@$(BIN)/python -m transform.lint --write
+
+dictionary: setup  ## Write docs/dictionary.md anew from the models
+	@$(BIN)/warehouse catalogue --out docs/dictionary.md
 
 bench: setup  ## Measure the bars of docs/bench.md
 	@$(BIN)/python -m tests.bench

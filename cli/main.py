@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -136,6 +137,20 @@ def query(sql: str, limit: int) -> None:
 
     columns, rows = ask(sql, limit=limit)
     show("result", columns, rows)
+
+
+@cli.command(short_help="What each table and column means.")
+@click.option("--format", "form", default="markdown", show_default=True, type=click.Choice(["markdown", "html", "json"]), help="What to write.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; standard output unless given.")
+def catalogue(form: str, out: Path | None) -> None:
+    """Write what each table and column means: type, personal data, owner, contract, and what it is computed from.
+
+    Made from models/, soda/ and privacy/policy.yaml alone: neither a warehouse nor a secret is needed. `html` is one file
+    to search and read in a browser, also from disk; `markdown` is docs/dictionary.md.
+    """
+    from cli.catalogue import write
+
+    write(form, out)
 
 
 @cli.command(short_help="What is wrong and how to mend it.")

@@ -3,6 +3,7 @@
 They stand in one file because SQLMesh counts a base class imported from another file as the same rule declared twice.
 """
 
+import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -54,6 +55,34 @@ class EveryColumnDescribed(HouseRule):
         for name in described:
             if name not in columns:
                 yield f"column_descriptions describes {name}, which is not a column of the model: remove or rename it"
+
+
+class MeaningsSayMore(HouseRule):
+    """The meaning of a mart's column tells what its name does not."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """Meanings of nothing but the words of the name."""
+        for column, meaning in (model.column_descriptions_ or {}).items() if model.name.startswith("marts.") else ():
+            if meaning.strip() and _words(meaning) - _FILLERS <= _words(column):
+                yield f"the meaning of {column}, '{meaning}', only repeats its name: say what is counted or measured, of what, when and in which unit"
+
+
+class MoneyNamesItsCurrency(HouseRule):
+    """An amount in a mart says in which currency it is, or a column of the mart does."""
+
+    def problems(self, model: Model) -> Iterable[str]:
+        """Amounts of which neither the meaning nor a column says the currency."""
+        columns = model.columns_to_types or {}
+        currencies = [column for column in columns if column == "currency" or column.endswith("_currency")]
+        if not model.name.startswith("marts.") or "currency" in currencies or len(currencies) == 1:
+            return
+        for column, kind in columns.items():
+            meaning = (model.column_descriptions_ or {}).get(column, "")
+            if _is_money(column, kind, meaning) and not _words(f"{column} {meaning}") & _CURRENCIES:
+                yield (
+                    f"{column} looks like money, and nothing says in which currency: add a column currency, or name the one meant in the meaning "
+                    "('…, in the settlement currency'); if it is no money, say what it is: a share, a rate, a number of …"
+                )
 
 
 class PathIsTheName(HouseRule):
@@ -126,6 +155,28 @@ class OnlyLiveRows(HouseRule):
             for table in model.query.find_all(exp.Table):
                 if table.name.startswith("stg_stripe__") and not _reads_live_rows(table):
                     yield f"{table.name} is read with its test mode: read it as `WITH … AS (SELECT * FROM staging.{table.name} WHERE is_live)`"
+
+
+def _words(text: str) -> set[str]:
+    """Its words in lower case and the singular."""
+    return {re.sub(r"(?<=\w\w)(?<!s)s$", "", re.sub(r"ies$", "y", word)) for word in re.findall(r"[^\W_]+", text.lower())}
+
+
+_FILLERS = _words("a an the this that its his their of is are for in by and column field value todo tbd")
+_CURRENCIES = _words("currency usd eur gbp chf jpy cad aud nzd sek nok dkk pln inr cny brl")
+_MONEY = _words("amount revenue price fee cost spend tax mrr arr balance value")
+_NO_MONEY = _words("share rate ratio retention percent percentage probability factor score number count")
+_UNITS = _words("second minute hour day week month year quantity unit order customer user")
+
+
+def _is_money(column: str, kind: exp.DataType, meaning: str) -> bool:
+    """Whether a number is an amount: one with a name of money, or a DECIMAL that says nothing else of itself."""
+    name = _words(column)
+    if name & _NO_MONEY:
+        return False
+    if name & _MONEY:
+        return bool(kind.is_type("decimal", "double", "float"))
+    return bool(kind.is_type("decimal")) and not (name & _UNITS or _words(meaning) & _NO_MONEY or "0 to 1" in meaning)
 
 
 def _name_of(path: Path) -> str | None:

@@ -83,6 +83,11 @@ def keyed_name(source: str, table: str, column: str) -> str:
     )
 
 
+def held_names(column: str, rule: ColumnRule) -> list[str]:
+    """The names in the warehouse of what a column becomes: `email` -> `email_hash`, `is_email_valid`; none when it is dropped."""
+    return list(_replaced(column, rule, column))
+
+
 def hmac_parameters(key: bytes) -> dict[str, bytes]:
     """The two padded keys of HMAC-SHA256 (RFC 2104), to be bound as `$hmac_inner` and `$hmac_outer`."""
     block = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")

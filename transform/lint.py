@@ -1,16 +1,12 @@
 """Hold the models to the house rules and their SQL to its layout: `python -m transform.lint [--write]`."""
 
 import argparse
-import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transform.build import open_context
-from warehouse import settings
+from transform.code_alone import open_code_alone
 from warehouse.console import complain
 from warehouse.errors import WarehouseError
 from warehouse.settings import ROOT
@@ -29,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the SQL of models and audits into its layout first")
     options = parser.parse_args(arguments)
     try:
-        with _home_for_a_moment(), open_context() as context:
+        with open_code_alone() as context:
             if options.write:
                 context.format(append_newline=True)
             problems = [*_violations(context), *_unformatted(context)]
@@ -54,22 +50,6 @@ def _unformatted(context: "Context") -> list[str]:
 
 def _short(path: Path | None) -> str:
     return str(path.relative_to(ROOT)) if path and path.is_relative_to(ROOT) else str(path)
-
-
-@contextmanager
-def _home_for_a_moment() -> Iterator[None]:
-    """Point the settings at an empty embedded warehouse, so that nothing real is opened; put them back afterwards."""
-    names = ("WAREHOUSE_HOME", "WAREHOUSE_STORAGE", "WAREHOUSE_MEMORY_LIMIT", "WAREHOUSE_THREADS")  # what open_context sets
-    before = {name: os.environ.get(name) for name in names}
-    with tempfile.TemporaryDirectory(prefix="warehouse-lint-") as home:
-        os.environ |= {"WAREHOUSE_HOME": home, "WAREHOUSE_STORAGE": "duckdb"}
-        settings.reload()
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-            settings.reload()
 
 
 if __name__ == "__main__":

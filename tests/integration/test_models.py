@@ -26,7 +26,7 @@ MODEL (
   owner data,
   grain (page, day),
   description 'Visits.',
-  column_descriptions (page = 'Page.', day = 'UTC day.', visits = 'Visits.'),
+  column_descriptions (page = 'Path seen.', day = 'UTC day.', visits = 'How often.'),
   audits (not_null(columns := (page, day, visits)), unique_combination_of_columns(columns := (page, day)))
 );
 WITH loaded AS (SELECT * FROM staging.stg_web__visits WHERE day > '1997-01-01'), days AS (SELECT page, day FROM loaded)
@@ -42,10 +42,10 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("CompleteHeader", "grain (page, day),", "", "no grain: write `grain <column>`"),
     ("CompleteHeader", "description 'Visits.',", "", "no description: write `description '…'`"),
     ("CompleteHeader", "grain (page, day)", "grain (page, hour)", "the grain names hour, which is not a column"),
-    ("EveryColumnDescribed", ", visits = 'Visits.'", "", "column visits is not described"),
-    ("EveryColumnDescribed", "visits = 'Visits.'", "visits = ' '", "column visits is not described"),
-    ("EveryColumnDescribed", "column_descriptions (page = 'Page.', day = 'UTC day.', visits = 'Visits.'),", "", "column visits is not described"),
-    ("EveryColumnDescribed", "visits = 'Visits.'", "visits = 'Visits.', hour = 'Hour.'", "column_descriptions describes hour, which is not a column"),
+    ("EveryColumnDescribed", ", visits = 'How often.'", "", "column visits is not described"),
+    ("EveryColumnDescribed", "visits = 'How often.'", "visits = ' '", "column visits is not described"),
+    ("EveryColumnDescribed", "column_descriptions (page = 'Path seen.', day = 'UTC day.', visits = 'How often.'),", "", "column visits is not described"),
+    ("EveryColumnDescribed", "visits = 'How often.'", "visits = 'How often.', hour = 'Hour.'", "column_descriptions describes hour, which is not a column"),
     ("ExplicitCasts", "COUNT(*)::BIGINT AS visits", "COUNT(*) AS visits", "column visits has no explicit cast"),
     ("ExplicitCasts", "SELECT page::TEXT AS page", "SELECT page", "column page has no explicit cast"),
     ("ExplicitCasts", "GROUP BY page, day", "GROUP BY page, day UNION ALL SELECT 'a'::TEXT AS page, day, 1::BIGINT AS visits FROM days", "column day has no"),
@@ -59,6 +59,11 @@ WRONG: list[tuple[str, str, str, str]] = [
     ("MartsAreAudited", UNIQUE, UNIQUE.replace("))", "), blocking := FALSE)"), "nothing proves that the grain is unique"),
     ("MartsAreAudited", "grain (page, day)", "grain page", "nothing proves that the grain is unique: add `unique_values(columns := (page))`"),
     ("MartsAreAudited", NULLS, "not_null(columns := (page, visits))", "the grain may be null: add `not_null(columns := (day, page))`"),
+    *(
+        ("MeaningsSayMore", "'How often.'", f"'{echo}'", f"the meaning of visits, '{echo}', only repeats its name")
+        for echo in ("Visits", "The visit.", "VISITS of its", "TODO", "...")
+    ),
+    ("MoneyNamesItsCurrency", "COUNT(*)::BIGINT AS visits", "SUM(1)::DECIMAL(18, 2) AS visits", "visits looks like money, and nothing says in which currency"),
     *(
         ("OnlyLiveRows", WEB, f"staging.stg_stripe__visits{wrong}", "read it as `WITH … AS (SELECT * FROM staging.stg_stripe__visits WHERE is_live)`")
         for wrong in (
@@ -101,6 +106,36 @@ def test_a_good_model_breaks_no_house_rule(rule: str) -> None:
 )
 def test_stripe_s_objects_are_read_where_only_live_ones_are_asked_for(right: str) -> None:
     assert _refused_by("OnlyLiveRows", GOOD.replace(WEB, f"staging.stg_stripe__visits {right}", 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "meaning", "beside", "refused"),
+    [
+        ("revenue", "DECIMAL(18, 2)", "Sum paid.", "", True),
+        ("revenue", "DOUBLE", "Sum paid.", "", True),
+        ("expansion", "DECIMAL(18, 2)", "What grew.", "", True),
+        ("revenue", "DECIMAL(18, 2)", "Sum paid, in the settlement currency.", "", False),
+        ("revenue", "DECIMAL(18, 2)", "Sum paid, in EUR.", "", False),
+        ("revenue_eur", "DECIMAL(18, 2)", "Sum paid.", "", False),
+        ("revenue", "DECIMAL(18, 2)", "Sum paid.", "currency", False),
+        ("revenue", "DECIMAL(18, 2)", "Sum paid.", "reporting_currency", False),
+        ("revenue", "DECIMAL(18, 2)", "Sum paid.", "from_currency to_currency", True),
+        ("refund_rate", "DECIMAL(9, 6)", "Refunds by payments.", "", False),
+        ("bounced", "DECIMAL(9, 6)", "Those who left, 0 to 1.", "", False),
+        ("reply_minutes", "DECIMAL(9, 2)", "Until the first reply.", "", False),
+        ("engagement", "DOUBLE", "How long.", "", False),
+    ],
+)
+def test_an_amount_names_its_currency_or_has_one_beside_it(column: str, kind: str, meaning: str, beside: str, refused: bool) -> None:
+    more = "".join(f", 'EUR'::TEXT AS {name}" for name in beside.split())
+    sql = GOOD.replace("COUNT(*)::BIGINT AS visits", f"SUM(1)::{kind} AS {column}{more}", 1).replace("visits = 'How often.'", f"{column} = '{meaning}'", 1)
+    assert bool(_refused_by("MoneyNamesItsCurrency", sql)) == refused
+
+
+@pytest.mark.parametrize("rule", ["MeaningsSayMore", "MoneyNamesItsCurrency"])
+def test_what_a_source_calls_its_columns_is_left_to_staging(rule: str) -> None:
+    sql = GOOD.replace("marts.visits", "staging.stg_web__visits", 1).replace("'How often.'", "'Visits.'", 1).replace("::BIGINT", "::DECIMAL(9, 2)", 1)
+    assert _refused_by(rule, sql) == []
 
 
 def test_each_house_rule_is_tried() -> None:
