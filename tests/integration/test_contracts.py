@@ -16,6 +16,7 @@ import duckdb
 import pytest
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
 from integration.broken_stripe import BROKEN as BROKEN_STRIPE
+from integration.broken_zendesk import BROKEN as BROKEN_ZENDESK
 
 from monitoring import contracts as contracts_module
 from monitoring import soda_session
@@ -87,6 +88,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     (HISTORY, None, "one_current_version", TWO_CURRENT),
     *BROKEN_STRIPE,
     *BROKEN_ANALYTICS,
+    *BROKEN_ZENDESK,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
 ]  # fmt: skip
 
