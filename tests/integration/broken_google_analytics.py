@@ -25,3 +25,19 @@ BROKEN: list[Broken] = [
     *(broken for table in TABLES for broken in _broken(table)),
     (QUALITY, None, "whole_days", f"UPDATE {QUALITY} SET report = 'pages', row_count = 7 WHERE rowid = 0"),
 ]
+
+KEYS = {**dict.fromkeys(declaration().reports, "row_id property_id date"), "metadata": "property_id kind api_name", "report_quality": "property_id report date"}
+NEVER_NULL = {f"staging.stg_google_analytics__{name}": (f"raw_google_analytics.{name}", columns) for name, columns in KEYS.items()}
+COMBINED = tuple(f"staging.stg_google_analytics__{name}" for name in ("metadata", "report_quality"))
+"""The views of which more than one column tells rows apart."""
+
+_VALUES = {"date": "DATE '1998-02-01'"}
+
+
+def _row(name: str, columns: str) -> str:
+    values = ", ".join(_VALUES.get(column, repr(column)) for column in columns.split())
+    return f"INSERT INTO raw_google_analytics.{name} ({columns.replace(' ', ', ')}) VALUES ({values})"
+
+
+ROWS = [_row(name, columns) for name, columns in KEYS.items()]
+"""A row of each of Google Analytics' tables."""

@@ -23,3 +23,12 @@ BROKEN: list[Broken] = [
     *(broken for name in declaration().tables for broken in _broken(f"raw_zendesk.{name}", "id", "_loaded_at")),
     *(broken for name, key in STAGED.items() for broken in _broken(f"staging.stg_zendesk__{name}", key, "loaded_at")),
 ]
+
+HISTORY = "staging.stg_zendesk__ticket_field_history"
+NEVER_NULL = {f"staging.stg_zendesk__{name}": (f"raw_zendesk.{name}", "id field" if name == "ticket_field_history" else "id") for name in STAGED}
+COMBINED = (HISTORY,)
+"""The views of which more than one column tells rows apart."""
+
+ROWS = [f"INSERT INTO raw_zendesk.{name} (id) VALUES (1)" for name in STAGED if name != "ticket_field_history"]
+ROWS.append("INSERT INTO raw_zendesk.ticket_field_history (id, field) VALUES (1, 'status')")
+"""A row of each of Zendesk's tables that a view reads."""

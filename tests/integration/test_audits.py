@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from integration import broken_stripe
+from integration import broken_google_analytics, broken_stripe, broken_zendesk
 
 from transform.build import build, open_context
 from transform.raw_tables import external_models
@@ -53,9 +53,15 @@ NEVER_NULL = {
     "marts.customer_lifetime_value": ("{customer_lifetime_value}", "user_id currency revenue"),
     "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
     **broken_stripe.NEVER_NULL,
+    **broken_google_analytics.NEVER_NULL,
+    **broken_zendesk.NEVER_NULL,
 }
 UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
-    ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"), "unique_combination_of_columns"
+    (
+        *("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"),
+        *(*broken_google_analytics.COMBINED, *broken_zendesk.COMBINED),
+    ),
+    "unique_combination_of_columns",
 )
 MONEY = ("order_facts", "daily_revenue", "customer_lifetime_value")
 TOTALS = ("daily_revenue", "customer_lifetime_value")
@@ -159,6 +165,8 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"INSERT INTO raw_postgres.users VALUES {', '.join(USER.format(user, FIRST_LOAD) for user in (1, 2, 3))}",
         f"INSERT INTO raw_postgres.orders VALUES {', '.join(ORDER.format(*order, FIRST_LOAD) for order in ORDERS)}",
         *broken_stripe.ROWS,
+        *broken_google_analytics.ROWS,
+        *broken_zendesk.ROWS,
     )
     return folder
 
