@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from integration import broken_stripe
+from integration import broken_stripe, broken_subscriptions
 
 from transform.build import build, open_context
 from transform.raw_tables import external_models
@@ -53,9 +53,11 @@ NEVER_NULL = {
     "marts.customer_lifetime_value": ("{customer_lifetime_value}", "user_id currency revenue"),
     "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
     **broken_stripe.NEVER_NULL,
+    **broken_subscriptions.NEVER_NULL,
 }
 UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
-    ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"), "unique_combination_of_columns"
+    ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention", *broken_subscriptions.COMBINED),
+    "unique_combination_of_columns",
 )
 MONEY = ("order_facts", "daily_revenue", "customer_lifetime_value")
 TOTALS = ("daily_revenue", "customer_lifetime_value")
@@ -110,6 +112,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ),
     ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention}"),
     *broken_stripe.BROKEN_AUDITS,
+    *broken_subscriptions.BROKEN_AUDITS,
 ]
 
 
