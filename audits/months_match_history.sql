@@ -2,7 +2,7 @@ AUDIT (
   name months_match_history
 );
 
-/* Each month of a subscription says what the step of the history that held at its end says; none is after the newest load, and of subscriptions that go on none is missing. */
+/* Each month of a subscription says what the step of the history that held at its end says; none is after the newest load, and of subscriptions that go on none is missing. Comparisons only: an OR would make DuckDB compare every month with every step. */
 SELECT
   months.subscription_id
 FROM @this_model AS months
@@ -10,9 +10,7 @@ LEFT JOIN marts.subscription_history AS history
   ON history.subscription_id = months.subscription_id
   AND history.currency = months.currency
   AND history.valid_from < months.month + INTERVAL '1' MONTH
-  AND (
-    history.valid_to IS NULL OR history.valid_to >= months.month + INTERVAL '1' MONTH
-  )
+  AND COALESCE(history.valid_to, '9999-12-31'::TIMESTAMP) >= months.month + INTERVAL '1' MONTH
 WHERE
   months.mrr IS DISTINCT FROM history.mrr OR months.month > history.known_until
 UNION ALL
