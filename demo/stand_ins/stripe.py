@@ -125,7 +125,8 @@ class StripeStandIn:
             for nested in ("lines", "items"):
                 if isinstance(fields.get(nested), list):
                     fields[nested] = [self._child(what, thing, child, index) for index, child in enumerate(fields[nested])]
-            before = {name: copy.deepcopy(thing.get(name)) for name in fields}
+            earlier = self._shown(thing, None)
+            before = {name: earlier.get(name) for name in fields}
             thing |= fields
             if announce:
                 self._announce(what, announce, thing, before, late)

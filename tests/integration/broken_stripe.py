@@ -1,5 +1,7 @@
 """One bad row for every rule of every contract and every audit of Stripe's tables, and the statement that breaks it."""
 
+from integration import broken_subscriptions
+
 from pipelines.stripe import declaration
 from transform.raw_tables import external_models
 
@@ -72,6 +74,7 @@ _OF = {
     "refunds": "'usd' AS currency, 'succeeded' AS status, 5.00 AS amount_decimal, '1' AS charge_id, '2' AS balance_transaction_id",
     "disputes": "'usd' AS currency, 15.00 AS amount_decimal, '1' AS charge_id",
     "balance_transactions": "'usd' AS currency, 15.00 AS amount_decimal, 0.74 AS fee_decimal, 14.26 AS net_decimal",
+    **broken_subscriptions.OF,
 }
 
 
@@ -83,6 +86,7 @@ ROWS = [
     *(_insert(name, "1", _OF.get(name, "")) for name in TABLES),
     _insert("charges", "2", "'jpy' AS currency, 'succeeded' AS status, 1500 AS amount_decimal, 1500 AS amount_captured_decimal"),
     _insert("charges", "3", _OF["charges"]).replace("true AS livemode", "false AS livemode"),
+    *(_insert(name, "2", of).replace("1998-02-01", "1997-12-01") for name, of in broken_subscriptions.ENDED.items()),
 ]
 """A row of each of Stripe's tables; a charge that was partly refunded and disputed, one in yen, one of the test mode."""
 

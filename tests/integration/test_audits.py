@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from integration import broken_google_analytics, broken_stripe, broken_zendesk
+from integration import broken_google_analytics, broken_stripe, broken_subscriptions, broken_zendesk
 
 from transform.build import build, open_context
 from transform.raw_tables import external_models
@@ -55,11 +55,12 @@ NEVER_NULL = {
     **broken_stripe.NEVER_NULL,
     **broken_google_analytics.NEVER_NULL,
     **broken_zendesk.NEVER_NULL,
+    **broken_subscriptions.NEVER_NULL,
 }
 UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
     (
         *("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"),
-        *(*broken_google_analytics.COMBINED, *broken_zendesk.COMBINED),
+        *(*broken_google_analytics.COMBINED, *broken_zendesk.COMBINED, *broken_subscriptions.COMBINED),
     ),
     "unique_combination_of_columns",
 )
@@ -116,6 +117,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ),
     ("marts.cohort_retention", "cohorts_hold_every_customer", "DELETE FROM {cohort_retention}"),
     *broken_stripe.BROKEN_AUDITS,
+    *broken_subscriptions.BROKEN_AUDITS,
 ]
 
 

@@ -16,6 +16,8 @@ import duckdb
 import pytest
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
 from integration.broken_stripe import BROKEN as BROKEN_STRIPE
+from integration.broken_subscriptions import BROKEN as BROKEN_SUBSCRIPTIONS
+from integration.broken_subscriptions import NOTHING_MOVED
 from integration.broken_zendesk import BROKEN as BROKEN_ZENDESK
 
 from monitoring import contracts as contracts_module
@@ -39,7 +41,7 @@ VALUES = {
 }  # fmt: skip
 COLUMNS = {
     "email_hash": HASH, "valid_to": f"CASE WHEN i = 0 THEN {INSTANT} + INTERVAL 1 HOUR END", "phone_masked": "'+49 *** **12'", "is_deleted": "false",
-    "status": "'succeeded'", "net_amount": "0", "settled_net": "0",
+    "status": "'succeeded'", "net_amount": "0", "settled_net": "0", **NOTHING_MOVED,
 }  # fmt: skip
 
 MISSING = {
@@ -87,6 +89,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     ("marts.order_facts", "is_deleted", "not_deleted", _one("marts.order_facts", "is_deleted = true")),
     (HISTORY, None, "one_current_version", TWO_CURRENT),
     *BROKEN_STRIPE,
+    *BROKEN_SUBSCRIPTIONS,
     *BROKEN_ANALYTICS,
     *BROKEN_ZENDESK,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),

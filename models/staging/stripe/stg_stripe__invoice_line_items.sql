@@ -8,6 +8,8 @@ MODEL (
     invoice_line_item_id = 'Stripe''s id of the invoice line item.',
     invoice_id = 'Invoice to which it belongs; see stg_stripe__invoices.',
     subscription_id = 'Subscription that it bills; null for others.',
+    subscription_item_id = 'Item of the subscription that it bills; see stg_stripe__subscription_items.',
+    is_proration = 'Whether it corrects for a change within a period, instead of billing a period.',
     price_id = 'Price that is billed; see stg_stripe__prices.',
     description = 'What stands on the line.',
     quantity = 'How many units.',
@@ -33,6 +35,12 @@ SELECT
   id::TEXT AS invoice_line_item_id,
   invoice_id::TEXT AS invoice_id,
   subscription_id::TEXT AS subscription_id,
+  (
+    _object ->> '$.parent.subscription_item_details.subscription_item'
+  )::TEXT AS subscription_item_id,
+  COALESCE((
+    _object ->> '$.parent.subscription_item_details.proration'
+  )::BOOLEAN, FALSE)::BOOLEAN AS is_proration,
   price_id::TEXT AS price_id,
   description::TEXT AS description,
   quantity::BIGINT AS quantity,

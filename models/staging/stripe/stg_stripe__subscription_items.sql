@@ -8,7 +8,8 @@ MODEL (
     subscription_item_id = 'Stripe''s id of the subscription item.',
     subscription_id = 'Subscription to which it belongs; see stg_stripe__subscriptions.',
     price_id = 'Price that is billed; see stg_stripe__prices.',
-    quantity = 'How many units.',
+    price = 'That price as written on the item, a JSON object; of an item of old only its id may be there.',
+    quantity = 'How many units; null where usage is measured.',
     current_period_start_at = 'When the period billed last began, UTC.',
     current_period_end_at = 'When the period billed last ends, UTC.',
     created_at = 'When Stripe made the subscription item, UTC.',
@@ -28,6 +29,7 @@ SELECT
   id::TEXT AS subscription_item_id,
   subscription_id::TEXT AS subscription_id,
   price_id::TEXT AS price_id,
+  CAST(_object -> '$.price' AS TEXT) AS price,
   quantity::BIGINT AS quantity,
   (
     current_period_start_at AT TIME ZONE 'UTC'

@@ -14,6 +14,7 @@ MODEL (
     trial_start_at = 'When the trial began, UTC.',
     trial_end_at = 'When the trial ended or will end, UTC.',
     is_canceled_at_period_end = 'Whether it ends with the present period.',
+    is_collection_paused = 'Whether the collection of payments is paused; its status stays active then.',
     canceled_at = 'When its end was decided, UTC.',
     ended_at = 'When it ended, UTC.',
     latest_invoice_id = 'Its newest invoice; see stg_stripe__invoices.',
@@ -46,6 +47,9 @@ SELECT
     trial_end_at AT TIME ZONE 'UTC'
   )::TIMESTAMP AS trial_end_at,
   cancel_at_period_end::BOOLEAN AS is_canceled_at_period_end,
+  (
+    COALESCE(JSON_TYPE(_object, '$.pause_collection'), 'NULL') <> 'NULL'
+  )::BOOLEAN AS is_collection_paused,
   (
     canceled_at AT TIME ZONE 'UTC'
   )::TIMESTAMP AS canceled_at,
