@@ -147,14 +147,15 @@ def _compare_rows(
     difference.values_changed = {column: count for column, count in zip(rest, values, strict=True) if count}
     if personal & {column.lower() for column in model.grain}:
         return
-    key = ", ".join(f"coalesce(a.{quoted(column)}, b.{quoted(column)})::VARCHAR AS {quoted(column)}" for column in model.grain)
+    key = [f"coalesce(a.{quoted(column)}, b.{quoted(column)})" for column in model.grain]
+    shown = ", ".join(f"{one}::VARCHAR" for one in key)
     for word, count, condition in (
         ("added", difference.added, "b._there IS NULL"),
         ("removed", difference.removed, "a._there IS NULL"),
         ("changed", difference.changed, f"{both} AND {any_differs}"),
     ):
         if count:
-            keys = connection.execute(f"SELECT {key} FROM {source} WHERE {condition} ORDER BY ALL LIMIT {SAMPLE_KEYS}").fetchall()
+            keys = connection.execute(f"SELECT {shown} FROM {source} WHERE {condition} ORDER BY {', '.join(key)} LIMIT {SAMPLE_KEYS}").fetchall()
             difference.keys += [f"{word}: " + ", ".join(f"{name}={value}" for name, value in zip(model.grain, one, strict=True)) for one in keys]
 
 

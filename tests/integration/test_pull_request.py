@@ -7,6 +7,7 @@ import pytest
 from integration.github import REPOSITORY, TOKEN, GitHub, pull_request
 
 from cli import pull_request as ours
+from cli.review import _environment_name
 from warehouse.errors import StepFailed, UsageError
 
 
@@ -91,3 +92,12 @@ def test_what_is_missing_is_named_before_anything_is_built(monkeypatch: pytest.M
     monkeypatch.delenv("GITHUB_TOKEN")
     with pytest.raises(UsageError, match="GITHUB_TOKEN not set"):
         ours.target()
+
+
+@pytest.mark.usefixtures("github")
+def test_the_environment_is_named_for_the_pull_request_else_for_the_branch(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _environment_name(None) == "pr_12"
+    assert _environment_name("Try-1") == "try_1"
+    monkeypatch.delenv("GITHUB_EVENT_PATH")
+    monkeypatch.setenv("GITHUB_HEAD_REF", "feature/Prices; in JPY")
+    assert _environment_name(None) == "branch_feature_prices_in_jpy"
