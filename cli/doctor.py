@@ -87,11 +87,13 @@ def _declarations() -> str:
 
     from pipelines.source import sources
     from privacy.policy import policy
+    from transform.headline import headline_metrics
 
     for source in sources():
         importlib.import_module(f"pipelines.{source}").declaration()
     policy()
-    return f"sources {', '.join(sources())}; privacy/policy.yaml"
+    headline_metrics()
+    return f"sources {', '.join(sources())}; privacy/policy.yaml; models/headline_metrics.yaml"
 
 
 def _privacy_key() -> str:

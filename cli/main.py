@@ -106,6 +106,22 @@ def compare(source: str, tables: tuple[str, ...], as_json: bool) -> None:
     compare_one(source, tables, as_json=as_json)
 
 
+@cli.command(short_help="What a change would do to production.")
+@click.option("--environment", metavar="NAME", help="Where to build the change; default: pr_<number> on GitHub, else branch_<branch>.")
+@click.option("--max-megabytes", default=10_000, show_default=True, type=click.IntRange(1), help="Tables beside production may take this; older reviews go.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON instead of Markdown.")
+@click.option("--comment", is_flag=True, help="Also post it as one comment of GitHub's pull request, or renew that comment.")
+def review(environment: str | None, max_megabytes: int, as_json: bool, comment: bool) -> None:
+    """Build the models of this checkout beside production, test them, and tell what is different, as Markdown.
+
+    Only what changed is built, in an environment of its own; production and its published copy stay as they are. Told are
+    each changed mart with its rows and columns, headline metrics before and after, and what would fail: exit code 1.
+    """
+    from cli.review import review as look
+
+    look(environment, megabytes=max_megabytes, as_json=as_json, comment=comment)
+
+
 @cli.command(short_help="Publish the marts as a read copy.")
 def publish() -> None:
     """Publish the marts as a read copy that Metabase and any DuckDB client open while the next run writes."""

@@ -173,8 +173,11 @@ def _run(context: "Context", never_loaded: Collection[str]) -> None:
 
 def _execution_time(context: "Context") -> datetime:
     """The one clock's time, but never earlier than what is already built: SQLMesh counts that as nothing to do."""
+    return max(clock.now(), built_until(context) + timedelta(milliseconds=1))
+
+
+def built_until(context: "Context") -> datetime:
+    """The instant up to which production is built."""
     environment = context.state_reader.get_environment(ENVIRONMENT)
     snapshots = context.state_reader.get_snapshots(environment.snapshots).values() if environment else ()
-    latest = max((end for snapshot in snapshots for _, end in snapshot.intervals), default=0)
-    built = datetime.fromtimestamp(latest / 1000, UTC) + timedelta(milliseconds=1)
-    return max(clock.now(), built)
+    return datetime.fromtimestamp(max((end for snapshot in snapshots for _, end in snapshot.intervals), default=0) / 1000, UTC)

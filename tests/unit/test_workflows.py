@@ -17,14 +17,18 @@ from warehouse.settings import ROOT, Settings
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 WORKFLOWS = {file.stem: yaml.safe_load(file.read_text()) for file in FILES}
 WAREHOUSE = ".venv/bin/warehouse"
-MAKE = {"make setup", "make lint", "make test"}
+MAKE = {"make setup", "make lint", "make test", "make demo"}
 # What each verb cannot do without on a machine that has nothing: the verbs that open the warehouse, and those that load.
 OPENS = {"MOTHERDUCK_TOKEN", "WAREHOUSE_STATE_CREDENTIALS"}
 LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "PRIVACY__HMAC_KEY"}
 LOADS |= {f"SOURCES__GOOGLE_ANALYTICS__{name}" for name in ("PROPERTY_IDS", "CREDENTIALS", "START_DATE")}
 LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET")}
-NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "publish": OPENS, "status": set()}
+NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "review": OPENS, "publish": OPENS, "status": set()}
 SECRET = re.compile(r"secrets\.(\w+)")
+ENABLED, OF_A_FORK = "vars.WAREHOUSE_ENABLED {} 'true'", "github.event.pull_request.head.repo.full_name {} github.repository"
+TOKEN = {"GITHUB_TOKEN": "${{ github.token }}"}
+COMMENTS = "plan"
+"""The workflow of pull requests: the only one that may write, and that is a comment."""
 
 each_workflow = pytest.mark.parametrize("name", sorted(WORKFLOWS))
 
@@ -79,7 +83,9 @@ def test_actions_are_pinned_to_a_commit_and_leave_no_credentials(name: str) -> N
 @each_workflow
 def test_rights_are_read_only_and_time_is_bounded(name: str) -> None:
     for rights in (WORKFLOWS[name]["permissions"], *(job["permissions"] for job in _jobs(name) if "permissions" in job)):
-        assert rights == {} or (isinstance(rights, dict) and set(rights.values()) <= {"read", "none"}), rights
+        reads = {right: level for right, level in rights.items() if (name, right) != (COMMENTS, "pull-requests")}
+        assert set(reads.values()) <= {"read", "none"}, rights
+    assert WORKFLOWS[name]["permissions"] == {"contents": "read"}, "what writes is given to one job"
     assert "pull_request_target" not in _on(name)
     assert all(0 < job["timeout-minutes"] <= 360 for job in _jobs(name))
 
@@ -89,13 +95,14 @@ def test_one_writer_at_a_time_and_none_is_cancelled(name: str) -> None:
     if not _verbs(name):
         assert WORKFLOWS[name]["concurrency"]["group"] != "warehouse"
         return
-    assert WORKFLOWS[name]["concurrency"] == {"group": "warehouse", "cancel-in-progress": False}
+    group = "plan-${{ github.event.pull_request.number }}" if name == COMMENTS else "warehouse"
+    assert WORKFLOWS[name]["concurrency"] == {"group": group, "cancel-in-progress": False}
     assert all("concurrency" not in job for job in _jobs(name))
 
 
 @each_workflow
 def test_a_schedule_avoids_the_full_hour_and_can_be_started_by_hand(name: str) -> None:
-    if not _verbs(name):
+    if not _verbs(name) or name == COMMENTS:
         assert "schedule" not in _on(name)
         return
     assert "workflow_dispatch" in _on(name)
@@ -119,26 +126,47 @@ def test_secrets_reach_exactly_the_steps_that_need_them_and_never_a_command(name
     for (verb, *_), step in _verbs(name):
         given = step["env"]
         secrets = {key for key, value in given.items() if SECRET.search(value)}
-        assert secrets == NEEDS[verb], f"`warehouse {verb}`"
         assert all(given[key] == f"${{{{ secrets.{key} }}}}" for key in secrets), "a secret is named like its setting"
-        assert {key: value for key, value in given.items() if key not in secrets} == {"WAREHOUSE_STORAGE": "motherduck"}
+        rest = {key: value for key, value in given.items() if key not in secrets}
+        if verb == "review":
+            assert rest.items() >= TOKEN.items()
+            rest.pop("GITHUB_TOKEN")
+        if verb == "review" and not rest:
+            assert not secrets, "the demo company has none"
+            continue
+        assert secrets == NEEDS[verb], f"`warehouse {verb}`"
+        assert rest == {"WAREHOUSE_STORAGE": "motherduck"}
 
 
 @each_workflow
 def test_what_a_step_is_given_are_settings(name: str) -> None:
     aliases = {str(field.validation_alias) for field in Settings.model_fields.values()}
     for step in _steps(name):
-        for key in step.get("env", {}):
+        for key in step.get("env", {}).keys() - TOKEN.keys():
             section, _, rest = key.lower().partition("__")
             assert key in aliases or (section in Settings.model_fields and rest), f"{key} is not a setting"
 
 
 @each_workflow
-def test_a_fork_without_secrets_runs_nothing_on_schedule(name: str) -> None:
+def test_a_fork_without_secrets_runs_nothing_on_schedule_and_is_reviewed_on_the_demo_company(name: str) -> None:
     for job in _jobs(name):
         if any(SECRET.search(str(step.get("env", ""))) for step in job["steps"]):
-            assert job["if"] == "vars.WAREHOUSE_ENABLED == 'true'"
-            assert "pull_request" not in _on(name)
+            own = f" && {OF_A_FORK.format('==')}" if name == COMMENTS else ""
+            assert job["if"] == ENABLED.format("==") + own
+            assert name == COMMENTS or "pull_request" not in _on(name)
+
+
+def test_a_pull_request_is_reviewed_once_against_what_its_target_branch_built() -> None:
+    assert _on(COMMENTS) == {"pull_request": None}
+    demo, shared = (WORKFLOWS[COMMENTS]["jobs"][job] for job in ("demo", "shared"))
+    assert demo["if"] == f"{ENABLED.format('!=')} || {OF_A_FORK.format('!=')}"
+    assert demo["permissions"] == shared["permissions"] == {"contents": "read", "pull-requests": "write"}
+    checkouts = [step["with"] for step in demo["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+    assert [with_.get("ref") for with_ in checkouts] == ["${{ github.event.pull_request.base.sha }}", None]
+    assert checkouts[1]["clean"] is False, "the warehouse that was built would go"
+    review = f"{WAREHOUSE} review --comment"
+    assert [step["run"] for step in demo["steps"] if "run" in step] == ["make setup", "make demo", "make setup", "make lint", review]
+    assert [step["run"] for step in shared["steps"] if "run" in step] == ["make setup", "make lint", review]
 
 
 @each_workflow
