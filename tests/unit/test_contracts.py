@@ -56,7 +56,8 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
     assert set(read_contracts()) == {
         "raw_postgres.users", "raw_postgres.orders", "staging.stg_postgres__users", "staging.stg_postgres__orders",
         "marts.order_facts", "marts.user_dim", "marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value",
-        "marts.cohort_retention", "marts.payment_facts",
+        "marts.cohort_retention", "marts.payment_facts", "marts.refund_facts", "marts.dispute_facts", "marts.balance_transaction_facts",
+        "marts.balance_reconciliation", "marts.daily_revenue_reporting", "marts.exchange_rates",
         *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
         *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
     }  # fmt: skip
