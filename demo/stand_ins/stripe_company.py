@@ -151,7 +151,7 @@ class _Account:
             amount, at = charge["amount"] // share, datetime.fromtimestamp(charge["created"], UTC) + timedelta(days=5)
             of_charge = {"charge": charge["id"], "payment_intent": charge["payment_intent"], "currency": charge["currency"]}
             refund = self._make("refunds", at, amount=amount, reason="requested_by_customer", **of_charge)
-            self.stripe.update(refund["id"], announce=None, balance_transaction=self._movement(refund, -self._cents(charge) // share, at))
+            self.stripe.update(refund["id"], announce=None, balance_transaction=self._movement(refund, -(self._cents(charge) // share), at))
             self.stripe.update(charge["id"], announce=None, amount_refunded=amount, refunded=share == 1)
         charge = self.charges[7]
         of_charge = {"charge": charge["id"], "payment_intent": charge["payment_intent"], "currency": charge["currency"]}

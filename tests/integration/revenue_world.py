@@ -56,7 +56,8 @@ class World:
             for _ in range(sales_a_day):
                 self._at(midnight)
                 self._sell()
-            for happens in (self._refund, self._refund, self._fail_refund, self._dispute, self._decide, self._pay_out, self._return_payout, self._other):
+            happenings = (self._refund, self._refund, self._fail_refund, self._dispute, self._decide, self._reinstate, self._pay_out, self._return_payout)
+            for happens in (*happenings, self._other):
                 self._at(midnight)
                 if self.chance.random() < 0.7:
                     happens()
@@ -132,7 +133,7 @@ class World:
         if sold is None:
             return
         is_inquiry = self.chance.random() < 0.2
-        dispute = self._new("disputes", charge_id=sold["id"], currency=sold["currency"], amount=sold["amount_captured"], settled=sold["settled"],
+        dispute = self._new("disputes", charge_id=sold["id"], currency=sold["currency"], amount=sold["amount_captured"], settled=sold["settled"], withdrawn=0,
                             status="warning_needs_response" if is_inquiry else "needs_response", reinstated=0, fee_taken=0, fee_reversed=0)  # fmt: skip
         if not is_inquiry:
             self._move("disputes", "dispute", BALANCE_OF[sold["currency"]], -sold["settled"], FEE_OF_DISPUTE, source_id=dispute["id"])
@@ -142,9 +143,12 @@ class World:
         dispute = self._some("disputes", status="needs_response")
         if dispute is None:
             return
-        is_won = self.chance.random() < 0.5
-        self._put("disputes", dispute["id"], status="won" if is_won else "lost")
-        if is_won:
+        self._put("disputes", dispute["id"], status="won" if self.chance.random() < 0.6 else "lost")
+
+    def _reinstate(self) -> None:
+        """The money of a dispute that was won comes back, later, and nothing changes on the dispute itself."""
+        dispute = self._some("disputes", status="won", reinstated=0)
+        if dispute is not None and self.chance.random() < 0.2:
             back = FEE_OF_DISPUTE if self.chance.random() < 0.7 else 0
             self._move("disputes", "dispute_reversal", BALANCE_OF[dispute["currency"]], dispute["settled"], -back, source_id=dispute["id"])
             dispute |= {"reinstated": dispute["settled"], "fee_reversed": back}
