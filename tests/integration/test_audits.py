@@ -49,7 +49,7 @@ NEVER_NULL = {
     "marts.order_facts": ("{order_facts}", "order_id user_id ordered_at order_date revenue currency"),
     "marts.user_dim_history": ("{user_dim_history}", "user_id valid_from"),
     "marts.user_dim": ("{user_dim_history}", "user_id signup_date"),
-    "marts.daily_revenue": ("{daily_revenue}", "date currency revenue payments refunds disputes fees net"),
+    "marts.daily_revenue": ("{daily_revenue}", "date currency revenue net"),
     "marts.customer_lifetime_value": ("{customer_lifetime_value}", "user_id currency revenue"),
     "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
     **broken_stripe.NEVER_NULL,
