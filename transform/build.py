@@ -163,12 +163,18 @@ def _builder(context: "Context", restate: Sequence[str] = ()) -> "PlanBuilder":
 
 
 def _run(context: "Context", never_loaded: Collection[str]) -> None:
-    """Build every model from its last state to now, whatever its schedule says; views of what was never loaded stay as they are."""
+    """Build every model from its last state to now, whatever its schedule says; what reads only sources never loaded stays empty as it is."""
     at = _execution_time(context)
-    waiting = tuple(f"staging.stg_{source}__" for source in never_loaded)
-    wanted = [model.name for model in context.models.values() if not model.kind.is_external and not model.name.startswith(waiting)]
+    waiting = {f"raw_{source}" for source in never_loaded}
+    wanted = [model.name for fqn, model in context.models.items() if not model.kind.is_external and not _waits(context, fqn, waiting)]
     # Failures go to the report.
     context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, select_models=wanted if waiting else None, no_auto_upstream=bool(waiting))
+
+
+def _waits(context: "Context", fqn: str, waiting: Collection[str]) -> bool:
+    """Whether all the raw tables that a model is made of, and at least one, are of these schemas."""
+    inputs = {context.models[one].schema_name for one in context.dag.upstream(fqn) if one in context.models and context.models[one].kind.is_external}
+    return bool(inputs) and inputs <= set(waiting)
 
 
 def _execution_time(context: "Context") -> datetime:

@@ -1,7 +1,7 @@
 """Review a change of the models: build what changed in an environment of its own, beside production and never into it.
 
 SQLMesh's virtual environments share every table that did not change, so only what the change touches is built, and after
-the merge production takes the tables over as they are (docs/adr/0016-review-in-a-virtual-environment.md).
+the merge production takes the tables over as they are (docs/adr/0015-review-in-a-virtual-environment.md).
 """
 
 from dataclasses import dataclass, field

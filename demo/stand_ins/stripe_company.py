@@ -106,13 +106,13 @@ class _Account:
         self.stripe.update(intent["id"], announce=None, latest_charge=charge["id"], **intent_now)
         return charge
 
-    def _movement(self, source: Object, cents: int, at: datetime) -> str:
+    def _movement(self, source: Object, cents: int, at: datetime, *, fee: int = 0, type: str = "", category: str = "") -> str:
         kind = str(source["object"])
-        fee = (cents * 29 + 500) // 1000 + 30 if kind == "charge" else 0
+        fee = (cents * 29 + 500) // 1000 + 30 if kind == "charge" else fee
         rate = {"jpy": 1 / YEN, "kwd": 10 / FILS}.get(source["currency"])
         arrives = int((at + timedelta(days=2)).timestamp())
-        moved = self._make("balance_transactions", at, amount=cents, fee=fee, net=cents - fee, source=source["id"], type=kind, reporting_category=kind,
-                           exchange_rate=round(rate, 6) if rate else None, available_on=arrives)  # fmt: skip
+        moved = self._make("balance_transactions", at, amount=cents, fee=fee, net=cents - fee, source=source["id"], type=type or kind,
+                           reporting_category=category or kind, exchange_rate=round(rate, 6) if rate else None, available_on=arrives)  # fmt: skip
         return str(moved["id"])
 
     def membership(self, customer: Object, person: Profile, number: int) -> None:
@@ -151,19 +151,16 @@ class _Account:
             amount, at = charge["amount"] // share, datetime.fromtimestamp(charge["created"], UTC) + timedelta(days=5)
             of_charge = {"charge": charge["id"], "payment_intent": charge["payment_intent"], "currency": charge["currency"]}
             refund = self._make("refunds", at, amount=amount, reason="requested_by_customer", **of_charge)
-            self.stripe.update(refund["id"], announce=None, balance_transaction=self._movement(refund, -self._cents(charge) // share, at))
+            self.stripe.update(refund["id"], announce=None, balance_transaction=self._movement(refund, -(self._cents(charge) // share), at))
             self.stripe.update(charge["id"], announce=None, amount_refunded=amount, refunded=share == 1)
         charge = self.charges[7]
         of_charge = {"charge": charge["id"], "payment_intent": charge["payment_intent"], "currency": charge["currency"]}
-        for reason, status in (("product_not_received", "lost"), ("fraudulent", "won")):
-            self._make(
-                "disputes",
-                datetime.fromtimestamp(charge["created"], UTC) + timedelta(days=40),
-                amount=charge["amount"],
-                reason=reason,
-                status=status,
-                **of_charge,
-            )
+        for days, (reason, status) in zip((40, 70), (("fraudulent", "won"), ("product_not_received", "lost")), strict=True):
+            at, cents = datetime.fromtimestamp(charge["created"], UTC) + timedelta(days=days), self._cents(charge)
+            dispute = self._make("disputes", at, amount=charge["amount"], reason=reason, status=status, **of_charge)
+            self._movement(dispute, -cents, at, fee=1500, type="adjustment", category="dispute")
+            if status == "won":
+                self._movement(dispute, cents, at + timedelta(days=20), fee=-1500, type="adjustment", category="dispute_reversal")
         self.stripe.update(charge["id"], announce=None, disputed=True)
         invoice = self.stripe.objects("invoices")[0]
         at = datetime.fromtimestamp(invoice["created"], UTC) + timedelta(days=3)
@@ -185,11 +182,13 @@ class _Account:
         return int(next(one["amount"] for one in moved if one["id"] == charge["balance_transaction"]))
 
     def payouts(self) -> None:
-        """What the first months brought, paid out."""
-        for month in (2, 3, 4):
+        """What the first months brought, paid out; the third time the bank refused it at first."""
+        for month, status in ((2, "paid"), (3, "paid"), (4, "failed"), (5, "paid")):
             at = datetime(1997, month, 5, tzinfo=UTC)
-            payout = self._make("payouts", at, amount=50_000, currency="usd", arrival_date=int((at + timedelta(days=2)).timestamp()))
+            payout = self._make("payouts", at, amount=50_000, currency="usd", status=status, arrival_date=int((at + timedelta(days=2)).timestamp()))
             self.stripe.update(payout["id"], announce=None, balance_transaction=self._movement(payout, -50_000, at))
+            if status == "failed":
+                self._movement(payout, 50_000, at + timedelta(days=3), type="payout_failure", category="payout_reversal")
 
     def test_mode(self, person: Profile) -> None:
         """What somebody tried out: it must never be taken for revenue."""

@@ -73,7 +73,8 @@ _OF = {
     "charges": "'usd' AS currency, 'succeeded' AS status, 15.00 AS amount_decimal, 15.00 AS amount_captured_decimal, '1' AS balance_transaction_id",
     "refunds": "'usd' AS currency, 'succeeded' AS status, 5.00 AS amount_decimal, '1' AS charge_id, '2' AS balance_transaction_id",
     "disputes": "'usd' AS currency, 15.00 AS amount_decimal, '1' AS charge_id",
-    "balance_transactions": "'usd' AS currency, 15.00 AS amount_decimal, 0.74 AS fee_decimal, 14.26 AS net_decimal",
+    "balance_transactions": "'usd' AS currency, 15.00 AS amount_decimal, 0.74 AS fee_decimal, 14.26 AS net_decimal, 'charge' AS reporting_category",
+    "payouts": "'usd' AS currency, 'paid' AS status, 10.00 AS amount_decimal, '4' AS balance_transaction_id",
     **broken_subscriptions.OF,
 }
 
@@ -82,13 +83,21 @@ def _insert(name: str, key: str, more: str = "") -> str:
     return f"INSERT INTO raw_stripe.{name} BY NAME SELECT '{key}' AS id, {_EVERY}{', ' if more else ''}{more}"
 
 
+def _moved(key: str, category: str, amount: str, fee: str = "0") -> str:
+    net = f"{amount} - ({fee}) AS net_decimal, '1' AS source_id, '{category}' AS reporting_category"
+    return _insert("balance_transactions", key, f"'usd' AS currency, {amount} AS amount_decimal, {fee} AS fee_decimal, {net}")
+
+
 ROWS = [
     *(_insert(name, "1", _OF.get(name, "")) for name in TABLES),
     _insert("charges", "2", "'jpy' AS currency, 'succeeded' AS status, 1500 AS amount_decimal, 1500 AS amount_captured_decimal"),
+    _moved("2", "refund", "-5.00"),
+    _moved("3", "dispute", "-15.00", "15.00"),
+    _moved("4", "payout", "-10.00"),
     _insert("charges", "3", _OF["charges"]).replace("true AS livemode", "false AS livemode"),
     *(_insert(name, "2", of).replace("1998-02-01", "1997-12-01") for name, of in broken_subscriptions.ENDED.items()),
 ]
-"""A row of each of Stripe's tables; a charge that was partly refunded and disputed, one in yen, one of the test mode."""
+"""A row of each of Stripe's tables; a charge that was partly refunded and disputed, one in yen, one of the test mode; what moved the balance."""
 
 FACTS_TABLE = "{payment_facts}"
 NEVER_NULL = {

@@ -15,6 +15,8 @@ from typing import Any
 import duckdb
 import pytest
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
+from integration.broken_revenue import BROKEN as BROKEN_REVENUE
+from integration.broken_revenue import GOOD, WARNINGS
 from integration.broken_stripe import BROKEN as BROKEN_STRIPE
 from integration.broken_subscriptions import BROKEN as BROKEN_SUBSCRIPTIONS
 from integration.broken_subscriptions import NOTHING_MOVED
@@ -36,7 +38,7 @@ HASH = "sha256(i::VARCHAR)"
 VALUES = {
     "BIGINT": "i", "INTEGER": "i + 20", "BOOLEAN": "true", "VARCHAR": "'EUR'", "DATE": DAY, "TIMESTAMP": INSTANT, "TIMESTAMPTZ": INSTANT,
     "DECIMAL(12,2)": "i * 9.99", "DECIMAL(18,2)": "i * 9.99", "DECIMAL(9,6)": "0.25",
-    "DECIMAL(38,3)": "i * 0.01", "DECIMAL(38,12)": "0.25",
+    "DECIMAL(38,3)": "i * 0.01", "DECIMAL(38,12)": "0.25", "DECIMAL(18,10)": "0.25",
     "DECIMAL(38,6)": "i * 0.01", "DOUBLE": "0.25",
 }  # fmt: skip
 COLUMNS = {
@@ -90,6 +92,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     (HISTORY, None, "one_current_version", TWO_CURRENT),
     *BROKEN_STRIPE,
     *BROKEN_SUBSCRIPTIONS,
+    *BROKEN_REVENUE,
     *BROKEN_ANALYTICS,
     *BROKEN_ZENDESK,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
@@ -104,7 +107,7 @@ def _good(table: str, column: str, data_type: str) -> str:
         return "i::VARCHAR"
     if table.startswith("raw_stripe.") and column == "currency":
         return "'eur'"
-    return COLUMNS.get(column, VALUES[data_type])
+    return GOOD.get((table, column)) or COLUMNS.get(column, VALUES[data_type])
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +153,7 @@ def test_good_data_has_no_findings(connection: duckdb.DuckDBPyConnection) -> Non
 def test_one_bad_row_is_reported_by_its_own_check_alone(connection: duckdb.DuckDBPyConnection, table: str, column: str | None, check: str, breaks: str) -> None:
     connection.execute(breaks)
     (finding,) = _check(connection, only=[table])
-    severity = "warning" if check == "known_in_time" else "error"
+    severity = "warning" if check in WARNINGS else "error"
     assert (finding.table, finding.column, finding.check, finding.severity) == (table, column, check, severity)
     assert finding.since == NOW
     shown = connection.execute(finding.query)
@@ -250,7 +253,7 @@ def _contracts_with(folder: Path, table: str, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("table", "old", "new", "told"),
     [
-        ("marts.daily_revenue", "revenue < 0 OR", "revenue < no_such_thing OR", "7 of 7 checks were not evaluated"),
+        ("marts.daily_revenue", "revenue < 0 OR", "revenue < no_such_thing OR", "14 of 14 checks were not evaluated"),
         ("marts.order_facts", "marts.user_dim_history AS", "marts.no_such_thing AS", "1 of 13 checks were not evaluated: user_is_known"),
     ],
 )
@@ -274,7 +277,7 @@ def test_an_outcome_that_does_not_come_back_is_an_error(connection: duckdb.DuckD
     found = _check(connection, only=KEYS)
     assert {one.check for one in found} == {"evaluation"}
     assert len(found) == len(KEYS)
-    assert "1 of 7 checks were not evaluated: row_count" in {one.table: one.observed for one in found}["marts.daily_revenue"]
+    assert "1 of 14 checks were not evaluated: row_count" in {one.table: one.observed for one in found}["marts.daily_revenue"]
 
 
 def test_soda_breaking_down_is_an_error_of_every_table(connection: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,8 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
         "marts.order_facts", "marts.user_dim", "marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value",
         "marts.cohort_retention", "marts.payment_facts", "staging.stg_stripe__subscription_changes",
         "marts.subscription_facts", "marts.subscription_history", "marts.subscription_retention", "marts.mrr_by_subscription_month", "marts.mrr_movements",
+        "marts.refund_facts", "marts.dispute_facts", "marts.balance_transaction_facts",
+        "marts.balance_reconciliation", "marts.daily_revenue_reporting", "marts.exchange_rates",
         *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
         *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
         *(f"raw_zendesk.{name}" for name in zendesk().tables), *(f"staging.stg_zendesk__{name}" for name in STAGED_OF_ZENDESK),
