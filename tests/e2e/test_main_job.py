@@ -21,7 +21,18 @@ pytestmark = pytest.mark.xdist_group("main job")  # they share the runs of one h
 
 OLD_ORDER = 4_711
 EDITED_USERS = "1, 77, 23570"
-STRIPE_MARTS = {"balance_reconciliation", "balance_transaction_facts", "dispute_facts", "payment_facts", "refund_facts"}
+STRIPE_MARTS = {
+    "balance_reconciliation",
+    "balance_transaction_facts",
+    "dispute_facts",
+    "payment_facts",
+    "refund_facts",
+    "subscription_history",
+    "mrr_movements",
+    "mrr_by_subscription_month",
+    "subscription_retention",
+    "subscription_facts",
+}
 REVENUE_MARTS = {"daily_revenue", "daily_revenue_reporting", "exchange_rates"}
 MARTS = {"cohort_retention", "customer_lifetime_value", "order_facts", "user_dim", "user_dim_history"} | REVENUE_MARTS | STRIPE_MARTS
 STEPS = [("load", "postgres"), ("transform", ""), ("check", ""), ("publish", "")]

@@ -58,13 +58,9 @@ NEVER_NULL = {
     **broken_subscriptions.NEVER_NULL,
     **broken_revenue.NEVER_NULL,
 }
+COMBINED = ("marts.balance_reconciliation", *broken_google_analytics.COMBINED, *broken_zendesk.COMBINED, *broken_subscriptions.COMBINED)
 UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
-    (
-        *("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention"),
-        "marts.balance_reconciliation",
-        *(*broken_google_analytics.COMBINED, *broken_zendesk.COMBINED, *broken_subscriptions.COMBINED),
-    ),
-    "unique_combination_of_columns",
+    ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention", *COMBINED), "unique_combination_of_columns"
 )
 MONEY = ("order_facts", "daily_revenue", "customer_lifetime_value")
 TOTALS = ("daily_revenue", "customer_lifetime_value")
