@@ -64,7 +64,7 @@ def post(where: Target, text: str) -> None:
     if where.is_fork:
         complain("not commented: a run for a fork may only read; the report is in this job's log")
         return
-    from requests.exceptions import RequestException  # type: ignore[import-untyped]  # ships no types
+    from requests.exceptions import RequestException
 
     body, said = _fitting(text), ""
     for turn in range(TRIES):
@@ -103,7 +103,7 @@ def _find(where: Target) -> int | None:
 
 
 def _ask(where: Target, method: str, path: str, **named: Any) -> Any:
-    import requests  # type: ignore[import-untyped]  # ships no types
+    import requests
 
     headers = {
         "Authorization": f"Bearer {where.token.get_secret_value()}",

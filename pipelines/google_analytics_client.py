@@ -254,7 +254,7 @@ class Client:
         from google.api_core import exceptions
         from google.auth import exceptions as auth
         from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]  # ships no types
-        from requests.exceptions import RequestException  # type: ignore[import-untyped]  # ships no types
+        from requests.exceptions import RequestException
 
         said = ""
         for turn in range(_TRIES):
