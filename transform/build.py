@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from transform.inputs import Inputs
 from transform.raw_tables import complete, lacking_error
 from warehouse import clock, storage
 from warehouse.errors import FindingsFound, StepFailed, UsageError
@@ -43,19 +44,34 @@ def build(restate: Sequence[str] = ()) -> Built:
     """
     with storage.open_warehouse() as connection:
         raw = complete(connection)
+        inputs = Inputs.now(connection, ROOT)
+        changed = inputs.changed(connection) if _stands() and not restate else None
+        if changed is not None and not changed:
+            return Built(models=[], planned=False)
+        inputs.forget(connection, changed)
     try:
-        return _build(restate, raw.never_loaded)
+        built = _build(restate, raw.never_loaded, changed)
     except StepFailed as error:
         raise lacking_error(error, raw.lacking) if raw.lacking else error from None
+    with storage.open_warehouse() as connection:
+        inputs.remember(connection)
+    return built
 
 
-def _build(restate: Sequence[str], never_loaded: Collection[str]) -> Built:
+def _stands() -> bool:
+    """Whether the state that says what production is made of is where a build left it."""
+    return settings().storage == "motherduck" or settings().state_file.exists()
+
+
+def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Collection[str] | None) -> Built:
     with open_context() as context:
         report: Report = context.console
+        planned: Literal["nothing", "changes", "everything"] = "nothing"
         try:
-            planned = _plan(context, report, restate, never_loaded)
+            if changed is None:
+                planned = _plan(context, report, restate, never_loaded)
             if planned != "everything":
-                _run(context, never_loaded)
+                _run(context, never_loaded, changed)
         except (StepFailed, UsageError):
             raise
         except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
@@ -162,19 +178,32 @@ def _builder(context: "Context", restate: Sequence[str] = ()) -> "PlanBuilder":
     )
 
 
-def _run(context: "Context", never_loaded: Collection[str]) -> None:
-    """Build every model from its last state to now, whatever its schedule says; what reads only sources never loaded stays empty as it is."""
+def _run(context: "Context", never_loaded: Collection[str], changed: Collection[str] | None = None) -> None:
+    """Build models from their last state to now, whatever their schedule says.
+
+    Left as they are: what reads only sources never loaded and, where `changed` names the tables that differ from what the last
+    build left, what neither is one of these nor reads one.
+    """
     at = _execution_time(context)
     waiting = {f"raw_{source}" for source in never_loaded}
-    wanted = [model.name for fqn, model in context.models.items() if not model.kind.is_external and not _waits(context, fqn, waiting)]
-    # Failures go to the report.
-    context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, select_models=wanted if waiting else None, no_auto_upstream=bool(waiting))
+    tables = {fqn: _table(context, fqn) for fqn in context.models}
+    wanted = []
+    for fqn, model in context.models.items():
+        upstream = [one for one in context.dag.upstream(fqn) if one in context.models]
+        raw = {context.models[one].schema_name for one in upstream if context.models[one].kind.is_external}
+        waits = raw and raw <= waiting
+        stays = changed is not None and not {tables[one] for one in (fqn, *upstream)} & set(changed)
+        if not model.kind.is_external and not waits and not stays:
+            wanted.append(model.name)
+    if wanted:  # failures go to the report
+        context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, select_models=wanted, no_auto_upstream=True)
 
 
-def _waits(context: "Context", fqn: str, waiting: Collection[str]) -> bool:
-    """Whether all the raw tables that a model is made of, and at least one, are of these schemas."""
-    inputs = {context.models[one].schema_name for one in context.dag.upstream(fqn) if one in context.models and context.models[one].kind.is_external}
-    return bool(inputs) and inputs <= set(waiting)
+def _table(context: "Context", fqn: str) -> str:
+    """Where a model's rows are, as schema.table."""
+    model = context.models[fqn]
+    name = model.name if model.kind.is_external else context.get_snapshot(fqn, raise_if_missing=True).table_name()
+    return ".".join(part for part in name.replace('"', "").split(".")[-2:])
 
 
 def _execution_time(context: "Context") -> datetime:
