@@ -23,7 +23,7 @@ from warehouse.errors import StepFailed
 from warehouse.files import write_atomically
 from warehouse.settings import ROOT
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds to wait for the process to be ready, or to end."""
 
 
@@ -68,8 +68,13 @@ class StandIns:
                 return False
             self._end()
             with os.fdopen(os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-                command = [sys.executable, "-m", "demo.stand_ins.company", str(self.folder)]
-                process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+                # It is born with the lock that says that it lives: one that waited for it could outlast a stop.
+                with (self.folder / "process").open("a") as held:
+                    fcntl.flock(held, fcntl.LOCK_EX)
+                    held.truncate(0)
+                    command = [sys.executable, "-m", "demo.stand_ins.company", str(self.folder), str(held.fileno())]
+                    inherited = (held.fileno(),)
+                    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=inherited)
             self._until(lambda: self.is_running() or process.poll() is not None, "start")
             if process.poll() is not None:
                 end = "\n".join(f"  {line}" for line in (self.folder / "log").read_text(errors="replace").splitlines()[-6:])
@@ -138,13 +143,15 @@ class StandIns:
                 raise StepFailed(f"the demo company's stand-ins did not {what} in {PATIENCE:.0f} s.", mend=f"see {self.folder / 'log'}")
             time.sleep(0.02)
 
-    def serve(self) -> None:
-        """Be the process: fill and offer every stand-in, each on the port it had before if that is free, until told to stop."""
+    def serve(self, lock: int) -> None:
+        """Be the process: fill and offer every stand-in, each on the port it had before if that is free, until told to stop.
+
+        Args:
+            lock: the descriptor of the file `process`, locked by who started us; we hold it for as long as we live.
+        """
         ends = {signal.SIGTERM, signal.SIGINT}
         signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # before any thread, so that none is interrupted
-        with (self.folder / "process").open("a+") as held, ExitStack() as opened:
-            fcntl.flock(held, fcntl.LOCK_EX)
-            held.truncate(0)
+        with os.fdopen(lock, "a") as held, ExitStack() as opened:
             held.write(str(os.getpid()))
             held.flush()
             ports: dict[str, int] = {}
@@ -170,4 +177,4 @@ def _opened(name: str, port: int, opened: ExitStack) -> Any:
 
 
 if __name__ == "__main__":
-    StandIns(Path(sys.argv[1])).serve()
+    StandIns(Path(sys.argv[1])).serve(int(sys.argv[2]))

@@ -383,10 +383,11 @@ def test_a_killed_reader_leaves_the_slot_usable(company: Company, declare: Calla
     declare("tables:\n  shop.t:\n")
     log.create_slot()
     company.execute("INSERT INTO shop.t SELECT * FROM generate_series(1, 1000)")
-    # Nothing more comes before the end of all numbers, so it reads until it is killed.
+    # It stays with the first transaction until it is killed, the slot in its hand.
     with subprocess.Popen([sys.executable, "-c", READER_TO_KILL, str(log.current_lsn())], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         deadline = time.monotonic() + 90
         while not log.health().active:
+            assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.kill()
@@ -394,7 +395,6 @@ def test_a_killed_reader_leaves_the_slot_usable(company: Company, declare: Calla
 
 
 READER_TO_KILL = f"""
-from datetime import timedelta
-from pipelines.postgres_log import Log
-list(Log({SLOT!r}, {PUBLICATION!r}, timedelta(minutes=1)).read([], 2**62))
+import time; from datetime import timedelta; from pipelines.postgres_log import Log
+list(Log({SLOT!r}, {PUBLICATION!r}, timedelta(minutes=1)).read([], 2**62, lambda _: time.sleep(600)))
 """
