@@ -67,14 +67,14 @@ class StandIns:
             if self.is_running():
                 return False
             self._end()
-            with os.fdopen(os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
-                # It is born with the lock that says that it lives: one that waited for it could outlast a stop.
-                with (self.folder / "process").open("a") as held:
-                    fcntl.flock(held, fcntl.LOCK_EX)
-                    held.truncate(0)
-                    command = [sys.executable, "-m", "demo.stand_ins.company", str(self.folder), str(held.fileno())]
-                    inherited = (held.fileno(),)
-                    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=inherited)
+            log = os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            # It is born with the lock that says that it lives: one that waited for it could outlast a stop.
+            with os.fdopen(log, "ab") as said, (self.folder / "process").open("a") as held:
+                fcntl.flock(held, fcntl.LOCK_EX)
+                held.truncate(0)
+                command = [sys.executable, "-m", "demo.stand_ins.company", str(self.folder), str(held.fileno())]
+                inherited = (held.fileno(),)
+                process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True, pass_fds=inherited)
             self._until(lambda: self.is_running() or process.poll() is not None, "start")
             if process.poll() is not None:
                 end = "\n".join(f"  {line}" for line in (self.folder / "log").read_text(errors="replace").splitlines()[-6:])
