@@ -15,8 +15,9 @@ from warehouse.errors import FindingsFound, StepFailed, UsageError
 from warehouse.settings import ROOT, settings
 
 if TYPE_CHECKING:
-    from sqlmesh import Context
+    from sqlmesh import Context, Model
     from sqlmesh.core.plan import PlanBuilder
+    from sqlmesh.core.snapshot import Snapshot
 
     from transform.report import ModelReport, Report
 
@@ -186,7 +187,8 @@ def _run(context: "Context", never_loaded: Collection[str], changed: Collection[
     """
     at = _execution_time(context)
     waiting = {f"raw_{source}" for source in never_loaded}
-    tables = {fqn: _table(context, fqn) for fqn in context.models}
+    snapshots = context.snapshots  # which reads the state each time
+    tables = {fqn: _table(model, snapshots.get(fqn)) for fqn, model in context.models.items()}
     wanted = []
     for fqn, model in context.models.items():
         upstream = [one for one in context.dag.upstream(fqn) if one in context.models]
@@ -199,11 +201,10 @@ def _run(context: "Context", never_loaded: Collection[str], changed: Collection[
         context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, select_models=wanted, no_auto_upstream=True)
 
 
-def _table(context: "Context", fqn: str) -> str:
-    """Where a model's rows are, as schema.table."""
-    model = context.models[fqn]
-    name = model.name if model.kind.is_external else context.get_snapshot(fqn, raise_if_missing=True).table_name()
-    return ".".join(part for part in name.replace('"', "").split(".")[-2:])
+def _table(model: "Model", snapshot: "Snapshot | None") -> str:
+    """Where a model's rows are, as schema.table: a raw table, or what production's version of the model was built into."""
+    name = snapshot.table_name() if snapshot and not model.kind.is_external else model.name
+    return ".".join(name.replace('"', "").split(".")[-2:])
 
 
 def _execution_time(context: "Context") -> datetime:
