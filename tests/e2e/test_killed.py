@@ -1,6 +1,6 @@
 """A run killed at any moment loses nothing, doubles nothing and shows readers nothing half done: the next run ends as if it had not happened.
 
-`WAREHOUSE_TRIALS=200` asks for that many kills at random moments instead of 6.
+`WAREHOUSE_TRIALS=200` asks for that many kills at random moments instead of 4.
 """
 
 import json
@@ -28,7 +28,7 @@ from warehouse import ledger
 
 pytestmark = pytest.mark.xdist_group("killed")  # they share a prepared home
 
-SHORT = 6
+SHORT = 4
 TRIALS = int(os.environ.get("WAREHOUSE_TRIALS", SHORT))
 SEED = 19_970_101
 USERS = 23_570
@@ -58,6 +58,7 @@ ALWAYS: list[Point] = [
     ("pipelines.landing:mark_loaded", "after", 1),
     (EVALUATE, "before", 3),
     (EVALUATE, "after", 4),
+    ("transform.inputs:Inputs.remember", "before", 1),
     ("monitoring.check:check", "after", 1),
     ("serving.publish:_write", "after", 2),
     ("serving.publish:_flip", "before", 1),
@@ -71,9 +72,11 @@ IN_LONG_TRIALS: list[Point] = [
     ("pipelines.landing:keep", "before", 1),
     ("dlt.pipeline.pipeline:Pipeline.load", "before", 1),
     ("dlt.pipeline.pipeline:Pipeline.load", "after", 1),
-    ("transform.build:_plan", "before", 1),
+    ("transform.inputs:Inputs.forget", "before", 1),
+    ("transform.inputs:Inputs.forget", "after", 1),
     ("transform.build:_run", "before", 1),
     ("transform.build:_run", "after", 1),
+    ("transform.inputs:Inputs.remember", "after", 1),
     ("monitoring.check:check", "before", 1),
     ("serving.publish:_write_read_copy", "after", 1),
     (COPIED, "after", 1),
@@ -191,7 +194,7 @@ def test_runs_killed_at_random_moments_while_the_company_trades_lose_and_double_
             assert {run["status"] for run in earlier} <= {"succeeded", "interrupted"}, what
             assert "running" not in _recorded_in_the_warehouse(home), what
             kills += killed
-    assert kills > TRIALS // 2
+    assert kills >= TRIALS // 2
     told = f"{kills} runs killed at random moments and none left anything wrong: at most {1 - 0.05 ** (1 / kills):.1%} do, with 95 % confidence"
     record_property("kills", told)
     if TRIALS > SHORT:
