@@ -213,6 +213,12 @@ class Reading(Protocol):
     def follow(self, places: dict[str, tuple[str, int]]) -> None:
         """Note how far the log was followed; call it when everything is loaded."""
 
+    def read_until(self, table: str) -> datetime | None:
+        """The instant before which everything was read, of a table that holds no row which could say so."""
+
+    def note_read_until(self, table: str, until: datetime) -> None:
+        """Note that instant; call it when everything is loaded."""
+
     def replay(self, table: str, key: list[str], changes: "Changes", versions: Path, file: Path, most: float | None) -> tuple[int, int]:
         """Write the versions and the last rows of a log's changes; returns the rows changed and deleted.
 

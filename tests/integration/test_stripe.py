@@ -103,6 +103,23 @@ def test_a_cursor_31_days_old_is_a_finding_and_everything_is_listed_anew(world: 
     assert ask("SELECT is_deleted FROM raw_stripe.customers UNION ALL SELECT is_deleted FROM raw_stripe.invoices") == [(True,), (True,)]
 
 
+def test_an_account_without_any_event_is_not_listed_at_each_load_and_its_gap_is_noticed_all_the_same(world: World) -> None:
+    world.account.create("customers", announce=None)
+    world.load()
+    missed = world.account.create("products", announce=None)["id"]
+    world.later(days=31)
+    assert len([finding for one in world.load().values() for finding in one.findings]) == 1
+    assert ask("SELECT id FROM raw_stripe.products") == [(missed,)]
+    for has_event in (False, True):
+        world.account.asked.clear()
+        world.later(days=20)
+        if has_event:
+            world.account.create("prices")
+        assert not any(one.findings for one in world.load().values())
+        assert world.account.requests_of("/v1/customers") == 0, "nothing was missed, so nothing is listed"
+    assert ask("SELECT count(*) FROM raw_stripe.prices") == [(1,)]
+
+
 def test_a_deleted_customer_and_a_deleted_draft_keep_their_last_values(world: World) -> None:
     customer = world.account.create("customers", email="Jo@Example.com", name="Jo Doe", metadata={"note": "ask jo@example.com"})["id"]
     draft = world.account.create("invoices", total=700, lines=[{"amount": 700}])["id"]
