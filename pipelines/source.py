@@ -50,11 +50,18 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class SourceDeclaration(BaseModel):
-    """The top of every `pipelines/<source>.yaml`."""
+    """The top of every `pipelines/<source>.yaml`.
+
+    Attributes:
+        schedule: how often it is loaded.
+        freshness: how old its last load may be.
+        spool_listed_every: how often `warehouse run --follow` lists the bucket in which its webhooks are spooled, if one is set.
+    """
 
     model_config = ConfigDict(extra="forbid")
     schedule: Literal["hourly", "daily", "weekly"] = "hourly"
     freshness: Duration = timedelta(hours=6)
+    spool_listed_every: Duration = timedelta(seconds=5)
 
 
 class _AnySource(SourceDeclaration):
