@@ -13,6 +13,7 @@ from warehouse import spool
 from warehouse.console import complain, logger, say
 from warehouse.errors import FindingsFound, WarehouseError
 from warehouse.lease import is_free
+from warehouse.ledger import FOLLOWS
 from warehouse.settings import settings
 
 _LOOK_EVERY = 1.0
@@ -93,7 +94,7 @@ def follow_changes() -> None:
 def _run(wanted: list[str], between: Callable[[], None]) -> bool:
     """One run; whether it need not be tried again before there is new reason to. Findings stay whoever asks again."""
     try:
-        run_sources("run --follow", lambda source: source in wanted or spool.has_sealed(source), between)
+        run_sources(FOLLOWS, lambda source: source in wanted or spool.has_sealed(source), between)
     except FindingsFound as error:
         complain(f"findings: {error}")
     except _Told:
