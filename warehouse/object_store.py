@@ -54,17 +54,30 @@ class BucketSettings(BaseModel):
 @lru_cache(maxsize=8)
 def client(given: BucketSettings) -> "S3Client":
     """A client for these settings, to be shared by threads. No call takes longer than about 13 s, in two tries."""
+    waits = {"connect_seconds": _CONNECT_SECONDS, "answer_seconds": _ANSWER_SECONDS}
+    return connect(given.endpoint_url, given.region, given.access_key_id, given.secret_access_key, **waits, tries=_TRIES)
+
+
+def connect(
+    endpoint_url: str | None, region: str | None, key: SecretStr | None, secret: SecretStr | None, *, connect_seconds: float, answer_seconds: float, tries: int
+) -> "S3Client":  # fmt: skip
+    """A client with bounded waits, for whoever needs others than `client` has.
+
+    Args:
+        connect_seconds: for the store to take the connection.
+        answer_seconds: for it to go on answering.
+        tries: how often a call is tried in all, after growing waits.
+    """
     import boto3
     from botocore.config import Config
 
     config = Config(
-        connect_timeout=_CONNECT_SECONDS, read_timeout=_ANSWER_SECONDS, retries={"mode": "standard", "total_max_attempts": _TRIES},
-        signature_version="s3v4", s3={"addressing_style": "path" if given.endpoint_url else "auto"},
+        connect_timeout=connect_seconds, read_timeout=answer_seconds, retries={"mode": "standard", "total_max_attempts": tries},
+        signature_version="s3v4", s3={"addressing_style": "path" if endpoint_url else "auto"},
     )  # fmt: skip
     return boto3.session.Session().client(
-        "s3", endpoint_url=given.endpoint_url, region_name=given.region, config=config,
-        aws_access_key_id=given.access_key_id.get_secret_value() if given.access_key_id else None,
-        aws_secret_access_key=given.secret_access_key.get_secret_value() if given.secret_access_key else None,
+        "s3", endpoint_url=endpoint_url, region_name=region, config=config,
+        aws_access_key_id=key.get_secret_value() if key else None, aws_secret_access_key=secret.get_secret_value() if secret else None,
     )  # fmt: skip
 
 

@@ -157,7 +157,7 @@ class SourceAccess:
         """The bucket in which webhooks of a source are spooled; None where that is a folder of this machine.
 
         Raises:
-            UsageError: only one half of its key is set.
+            UsageError: only one half of its key is set, or the home is the demo company's, which would load and remove what is there.
         """
         given = self.sources.stripe.spool if source == "stripe" else None
         if given is None or not given.url:
@@ -165,6 +165,11 @@ class SourceAccess:
         if bool(given.access_key_id) != bool(given.secret_access_key):
             missing = "SECRET_ACCESS_KEY" if given.access_key_id else "ACCESS_KEY_ID"
             raise UsageError(f"SOURCES__STRIPE__SPOOL__{missing} is not set.", mend="set both halves of the key, or neither to use the machine's role")
+        if demo_env_file(self.home).exists():
+            raise UsageError(
+                f"WAREHOUSE_HOME ({self.home}) holds the demo company, but SOURCES__STRIPE__SPOOL__URL names a bucket.",
+                mend="set WAREHOUSE_HOME to a new folder for your own company, or unset SOURCES__STRIPE__SPOOL__*",
+            )
         return given
 
     def _require_unmixed(self, source: str) -> None:
