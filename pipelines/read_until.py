@@ -19,5 +19,12 @@ def read_until(connection: "DuckDBPyConnection", source: str, table: str) -> dat
 def note_read_until(connection: "DuckDBPyConnection", source: str, table: str, until: datetime) -> None:
     """Note that instant, when all that was read is held."""
     connection.execute("CREATE SCHEMA IF NOT EXISTS ops")
-    connection.execute("CREATE TABLE IF NOT EXISTS ops.read_until (source VARCHAR, raw_table VARCHAR, read_until TIMESTAMPTZ, PRIMARY KEY (source, raw_table))")
-    connection.execute("INSERT OR REPLACE INTO ops.read_until VALUES (?, ?, ?)", [source, table, until])
+    connection.begin()
+    try:
+        connection.execute("CREATE TABLE IF NOT EXISTS ops.read_until (source VARCHAR, raw_table VARCHAR, read_until TIMESTAMPTZ)")
+        connection.execute("DELETE FROM ops.read_until WHERE source = ? AND raw_table = ?", [source, table])
+        connection.execute("INSERT INTO ops.read_until VALUES (?, ?, ?)", [source, table, until])
+        connection.commit()
+    except BaseException:
+        connection.rollback()
+        raise

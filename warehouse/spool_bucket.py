@@ -58,8 +58,14 @@ class SpoolBucket:
                 self._put(name, content, IfNoneMatch="*")
             except ClientError as error:
                 # The answer to a first try may have been lost: then the object is there, and it is ours.
-                if error.response.get("Error", {}).get("Code") != "PreconditionFailed" or self.read(name) != content:
+                if error.response.get("Error", {}).get("Code") != "PreconditionFailed" or not self._holds(name, content):
                     raise
+
+    def _holds(self, name: str, content: bytes) -> bool:
+        try:
+            return self.read(name) == content
+        except FileNotFoundError:
+            return False
 
     def probe(self) -> None:
         """Keep a small object beside the records, to see whether they could be kept now."""
