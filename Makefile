@@ -67,7 +67,7 @@ bench: setup  ## Measure the bars of docs/bench.md
 bench-postgres: setup  ## Measure loading 5 M rows beside DuckDB's own limits; WITH="--ingestr --large 20000000" for more
 	@$(BIN)/python -m tests.bench_postgres $(WITH)
 
-bench-webhooks: setup  ## Measure the receiver of webhooks, two minutes; WITH="--seconds 10" for a look
+bench-webhooks: setup  ## Measure the receiver of webhooks, two minutes; WITH="--seconds 10" for a look, "--bucket" for a spool in S3
 	@$(BIN)/python -m tests.bench_webhooks $(WITH)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock

@@ -3,7 +3,6 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
 from cli import tables
 from cli.demo_company import start_if_needed
@@ -121,9 +120,10 @@ def _webhooks() -> str:
     said = []
     for source in (one for one in sources() if spool.is_used(one)):
         waiting = list(spool.segments(source))
-        age = max(clock.now() - waiting[0].began_at, timedelta()) if waiting else timedelta()
+        since = min((one.began_at for one in waiting), default=clock.now())
+        age = clock.now() - since
         if age > common(source).freshness:
-            raise StepFailed(f"what webhooks of {source} brought waits since {waiting[0].began_at:%Y-%m-%d %H:%M}.", mend=f"`warehouse load {source}`")
+            raise StepFailed(f"what webhooks of {source} brought waits since {since:%Y-%m-%d %H:%M}.", mend=f"`warehouse load {source}`")
         if damaged := spool.put_aside_files(source):
             raise StepFailed(f"{damaged} files of the spool of {source} had damaged lines.", mend="docs/runbooks/webhooks.md says what to do")
         said.append(f"{source}: {sum(one.bytes for one in waiting)} bytes wait" if waiting else f"{source}: nothing waits")

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from cli.run import run_sources
 from warehouse import spool
 from warehouse.console import complain, logger, say
 from warehouse.errors import FindingsFound, WarehouseError
 from warehouse.lease import is_free
+from warehouse.ledger import FOLLOWS
 from warehouse.settings import settings
 
 _LOOK_EVERY = 1.0
@@ -41,13 +43,24 @@ class _Trigger:
         if time.monotonic() < self.next_look:
             return None
         self.next_look = time.monotonic() + self.every
-        found = self.sources()
+        try:
+            found = self.sources()
+        except WarehouseError as error:  # a bucket that cannot be listed now
+            complain(f"error: {error}")
+            self._be_patient()
+            return None
         return sorted({*(self.owed or ()), *found}) if found or self.owed is not None else None
 
     def ended(self, wanted: list[str], *, well: bool) -> None:
         self.owed = None if well else wanted
-        self.next_look = time.monotonic() + (self.every if well else self.wait)
-        self.wait = _FIRST_WAIT if well else min(self.wait * 2, _LONGEST_WAIT)
+        if well:
+            self.next_look, self.wait = time.monotonic() + self.every, _FIRST_WAIT
+        else:
+            self._be_patient()
+
+    def _be_patient(self) -> None:
+        self.next_look = time.monotonic() + self.wait
+        self.wait = min(self.wait * 2, _LONGEST_WAIT)
 
 
 def follow_changes() -> None:
@@ -64,7 +77,7 @@ def follow_changes() -> None:
             raise _Told
 
     # The first run comes without a reason: an earlier process may not have lived to publish what it loaded.
-    triggers = [_Trigger(_due, _ASK_DUE_EVERY, owed=[]), _Trigger(_spooled, _LOOK_EVERY)]
+    triggers = [_Trigger(_due, _ASK_DUE_EVERY, owed=[]), _Trigger(_spooled, _LOOK_EVERY), *_buckets()]
     say("following: a run when webhooks bring something or a source is due; SIGTERM or Ctrl+C ends it")
     sys.stdout.flush()
     while not told.is_set():
@@ -81,7 +94,7 @@ def follow_changes() -> None:
 def _run(wanted: list[str], between: Callable[[], None]) -> bool:
     """One run; whether it need not be tried again before there is new reason to. Findings stay whoever asks again."""
     try:
-        run_sources("run --follow", lambda source: source in wanted or spool.has_sealed(source), between)
+        run_sources(FOLLOWS, lambda source: source in wanted or spool.has_sealed(source), between)
     except FindingsFound as error:
         complain(f"findings: {error}")
     except _Told:
@@ -97,13 +110,28 @@ def _run(wanted: list[str], between: Callable[[], None]) -> bool:
 
 
 def _spooled() -> list[str]:
-    from pipelines.source import sources
+    return _configured(spool.has_sealed)
 
-    return [source for source in sources() if settings().is_configured(source) and spool.has_sealed(source)]
+
+def _buckets() -> list[_Trigger]:
+    """A reason of its own for each source with a bucket: to list it costs, and the store may not answer."""
+    from pipelines.source import common
+
+    having = _configured(lambda source: settings().spool_bucket(source) is not None)
+    return [_Trigger(partial(_stored, source), common(source).spool_listed_every.total_seconds()) for source in having]
+
+
+def _stored(source: str) -> list[str]:
+    return [source] if spool.has_stored(source) else []
 
 
 def _due() -> list[str]:
     from pipelines.load import due
+
+    return _configured(due)
+
+
+def _configured(is_wanted: Callable[[str], bool]) -> list[str]:
     from pipelines.source import sources
 
-    return [source for source in sources() if settings().is_configured(source) and due(source)]
+    return [source for source in sources() if settings().is_configured(source) and is_wanted(source)]

@@ -204,6 +204,7 @@ def _copy_ledger() -> None:
         if storage.exists():
             with lease("ledger"), storage.open_warehouse() as connection:
                 ledger.copy_into(connection)
+                ledger.prune(connection)
     except LeaseHeld:
         pass  # the run that holds it copies this one too when it ends
     except Exception as error:  # the run's own result must stay what the operator sees

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines import drift, landing, raw, raw_changes, raw_shape
+from pipelines import drift, landing, raw, raw_changes, raw_shape, read_until
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
 from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Reading, Shape, common, sources
 from warehouse import clock, ledger, storage
@@ -187,6 +187,12 @@ class _Reading:
 
     def follow(self, places: dict[str, tuple[str, int]]) -> None:
         raw_changes.follow(self.connection, self.source, places)
+
+    def read_until(self, table: str) -> datetime | None:
+        return read_until.read_until(self.connection, self.source, table)
+
+    def note_read_until(self, table: str, until: datetime) -> None:
+        read_until.note_read_until(self.connection, self.source, table, until)
 
     def replay(self, table: str, key: list[str], changes: raw_changes.Changes, versions: Path, file: Path, most: float | None) -> tuple[int, int]:
         changed, deleted = raw_changes.replay(self.connection, self.source, table, key, changes, versions, file)

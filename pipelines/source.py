@@ -50,11 +50,18 @@ Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class SourceDeclaration(BaseModel):
-    """The top of every `pipelines/<source>.yaml`."""
+    """The top of every `pipelines/<source>.yaml`.
+
+    Attributes:
+        schedule: how often it is loaded.
+        freshness: how old its last load may be.
+        spool_listed_every: how often `warehouse run --follow` lists the bucket in which its webhooks are spooled, if one is set.
+    """
 
     model_config = ConfigDict(extra="forbid")
     schedule: Literal["hourly", "daily", "weekly"] = "hourly"
     freshness: Duration = timedelta(hours=6)
+    spool_listed_every: Duration = timedelta(seconds=5)
 
 
 class _AnySource(SourceDeclaration):
@@ -212,6 +219,12 @@ class Reading(Protocol):
 
     def follow(self, places: dict[str, tuple[str, int]]) -> None:
         """Note how far the log was followed; call it when everything is loaded."""
+
+    def read_until(self, table: str) -> datetime | None:
+        """The instant before which everything was read, of a table that holds no row which could say so."""
+
+    def note_read_until(self, table: str, until: datetime) -> None:
+        """Note that instant; call it when everything is loaded."""
 
     def replay(self, table: str, key: list[str], changes: "Changes", versions: Path, file: Path, most: float | None) -> tuple[int, int]:
         """Write the versions and the last rows of a log's changes; returns the rows changed and deleted.

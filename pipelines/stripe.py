@@ -2,7 +2,7 @@
 
 The warehouse itself says how far it got: a row's `_settled_at` is the instant as of which it was read, and events are
 written only after the objects they speak of. So a load that dies anywhere is repeated from what is there, and where no
-event reaches back far enough, everything is listed anew.
+event reaches back far enough, everything is listed anew. Where no event was ever seen, how far they were read is noted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -49,6 +49,8 @@ def stripe(reading: Reading) -> "DltSource":
         reading.memory["steps"] = _Account(reading, declared).steps()
     batches = next(reading.memory["steps"], None)
     reading.more = batches is not None
+    if not reading.more and (until := reading.memory.get("polled_until")):
+        reading.loaded.append(lambda: reading.note_read_until("events", until))
 
     @dlt.source(name="stripe", max_table_nesting=0)  # type: ignore[untyped-decorator]  # dlt types no decorator
     def source() -> Iterator[Any]:
@@ -160,6 +162,8 @@ class _Account:
     def steps(self) -> Iterator[Batches]:
         """Lists where events do not reach back far enough, then what the events name, then the events themselves."""
         cursor = self._one(f"SELECT max({SETTLED_AT}) FROM raw_stripe.events", "events")
+        if cursor is None and self._reading.held("events", None).columns:
+            cursor = self._reading.read_until("events")  # an account of which no event was ever seen
         is_stale = cursor is not None and cursor < self._now - _TRUSTED
         memory = self._reading.memory
         if cursor is None or is_stale:
@@ -245,9 +249,12 @@ class _Account:
         if batches:
             yield batches
         quiet = self._declared.lag if spooled.brought else timedelta(days=1)  # webhooks that bring all leave nothing to move the cursor
-        if not events.objects and cursor is not None and self._now - cursor > quiet:
+        if not events.objects and (cursor is None or self._now - cursor > quiet):  # a quiet account: say that nothing was missed until now
             newest = self._one("SELECT arg_max(id, created_at) FROM raw_stripe.events", "events")
-            events.again[newest] = self._now  # a quiet account: say that nothing was missed until now
+            if newest is None:
+                self._reading.memory["polled_until"] = settled
+            else:
+                events.again[newest] = self._now
         if events.objects or events.again:
             yield {"events": events}
         if cursor is None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from warehouse import clock, spool
 from warehouse.console import say
-from warehouse.errors import StepFailed
+from warehouse.errors import StepFailed, WarehouseError
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ MOST_BYTES = 1 << 20
 TOLERANCE = timedelta(seconds=300)
 _LONGEST_HEADER = 4096
 _PATIENCE = 10.0
-"""Seconds for a body to arrive, and for the disk to take it."""
+"""Seconds for a body to arrive, and for the disk or the bucket to take it."""
 _MOST_AT_ONCE = 256
 """So many bodies of the largest size fit into the memory that deploy/systemd allows."""
 _STDOUT = 1
+_Family = tuple[str, str, str, list[tuple[str, float]]]
 _STATUS = {"too_large": 413, "too_slow": 408}
 
 
@@ -125,7 +126,7 @@ def application(secrets: Sequence[str]) -> "Starlette":
 
     async def receive(request: "Request") -> "Response":
         began = time.perf_counter()
-        body, event = b"", {}
+        body, event, why = b"", {}, ""
         try:
             body = await _body(request)
             event = verified(body, request.headers.get("stripe-signature"), secrets)
@@ -136,10 +137,11 @@ def application(secrets: Sequence[str]) -> "Starlette":
         except Refused as refused:
             counts.refused[refused.reason] += 1
             status, said = refused.status, refused.reason
-        except (spool.SpoolFailed, TimeoutError):
+        except (spool.SpoolFailed, TimeoutError) as error:
             counts.failed += 1
             status, said = 503, "not_spooled"
-        _log(status, said, len(body), time.perf_counter() - began, event)
+            why = error.what if isinstance(error, spool.SpoolFailed) else f"not kept within {_PATIENCE:.0f} s"
+        _log(status, said, len(body), time.perf_counter() - began, event, why)
         return JSONResponse({"said": said}, status, {"Connection": "close"} if status in _STATUS.values() else None)
 
     async def healthz(_: "Request") -> "Response":
@@ -176,33 +178,40 @@ async def _body(request: "Request") -> bytes:
     return bytes(body)
 
 
-def _log(status: int, said: str, size: int, seconds: float, event: dict[str, Any]) -> None:
+def _log(status: int, said: str, size: int, seconds: float, event: dict[str, Any], why: str) -> None:
     """One line a request: never the body, and of the event only its name and kind."""
     line = {"at": clock.now().isoformat(timespec="milliseconds"), "path": PATH, "status": status, "said": said, "bytes": size}
-    line |= {"ms": round(seconds * 1000, 2), "event": event.get("id"), "type": event.get("type")}
+    line |= {"ms": round(seconds * 1000, 2), "event": event.get("id"), "type": event.get("type")} | ({"why": why} if why else {})
     with suppress(OSError):  # whoever reads the log may have gone, or its disk may be full; events are taken all the same
         os.write(_STDOUT, json.dumps(line).encode() + b"\n")
 
 
 def _metrics(counts: _Counts, tally: spool.Tally) -> str:
     """The counts as Prometheus reads them."""
-    waiting = list(spool.segments(SOURCE))
-    oldest = (clock.now() - waiting[0].began_at).total_seconds() if waiting else 0.0
+    try:
+        waiting = list(spool.segments(SOURCE))
+    except WarehouseError:
+        undrained: list[_Family] = []  # /healthz says why; what was counted is told all the same
+    else:
+        oldest = (clock.now() - min(one.began_at for one in waiting)).total_seconds() if waiting else 0.0
+        undrained = [
+            ("webhooks_undrained_bytes", "gauge", "Bytes in the spool that no load has removed yet.", [("", sum(one.bytes for one in waiting))]),
+            ("webhooks_undrained_oldest_seconds", "gauge", "Age of the oldest event that no load has removed yet.", [("", round(max(oldest, 0.0), 3))]),
+        ]
     flushes: list[tuple[str, float]] = []
     so_far = 0
     for bound, number in zip([*spool.FLUSH_BOUNDS, "+Inf"], tally.flushes, strict=True):
         so_far += number
         flushes.append((f'_bucket{{le="{bound}"}}', so_far))
     flushes += [("_sum", round(tally.flush_seconds, 6)), ("_count", so_far)]
-    families: list[tuple[str, str, str, list[tuple[str, float]]]] = [
+    families: list[_Family] = [
         ("webhooks_accepted_total", "counter", "Events that were spooled and answered 200.", [("", counts.accepted)]),
         ("webhooks_refused_total", "counter", "Requests that were not genuine events.",
          [(f'{{reason="{reason}"}}', number) for reason, number in sorted(counts.refused.items())]),
         ("webhooks_failed_total", "counter", "Genuine events that could not be spooled and were answered 503.", [("", counts.failed)]),
         ("webhooks_spooled_bytes_total", "counter", "Bytes written to the spool.", [("", tally.bytes)]),
         ("webhooks_flush_seconds", "histogram", "Time to write and flush what came together.", flushes),
-        ("webhooks_undrained_bytes", "gauge", "Bytes in the spool that no load has removed yet.", [("", sum(one.bytes for one in waiting))]),
-        ("webhooks_undrained_oldest_seconds", "gauge", "Age of the oldest event that no load has removed yet.", [("", round(max(oldest, 0.0), 3))]),
+        *undrained,
         ("webhooks_damaged_segments", "gauge", "Segments with damaged lines, put aside for a person.", [("", spool.put_aside_files(SOURCE))]),
     ]  # fmt: skip
     lines = []
@@ -227,6 +236,14 @@ def server(secrets: Sequence[str]) -> "Server":
     return uvicorn.Server(config)
 
 
+def _try_spool() -> None:
+    writer = spool.Writer(SOURCE)
+    try:
+        writer.check()
+    finally:
+        writer.close()
+
+
 def serve(host: str, port: int) -> None:
     """Receive until SIGTERM or SIGINT, then answer what has arrived, and end.
 
@@ -235,17 +252,17 @@ def serve(host: str, port: int) -> None:
         port: its port; 0 takes a free one.
 
     Raises:
-        UsageError: no secret is set. StepFailed: the port is taken, or the spool cannot be made.
+        UsageError: no secret is set. StepFailed: the port is taken, or nothing can be kept.
     """
     receiver = server(settings().stripe_webhook_secrets())
-    spool.Writer(SOURCE).close()  # says what is wrong with the folder before anything is promised
+    _try_spool()  # says what is wrong with the folder or the bucket before anything is promised
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
     except OSError as error:
         raise StepFailed(f"cannot listen on {host}, port {port}: {error.strerror}.", mend="choose another --host or --port") from None
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises the signal again when all is answered: an end, not a death
     shown = f"[{host}]" if ":" in host else host
-    say(f"receiving webhooks on http://{shown}:{listening.getsockname()[1]}{PATH}; spool: {spool.folder(SOURCE)}")
+    say(f"receiving webhooks on http://{shown}:{listening.getsockname()[1]}{PATH}; spool: {spool.place(SOURCE)}")
     sys.stdout.flush()
     receiver.run(sockets=[listening])
     say("ended; nothing that was acknowledged is lost")

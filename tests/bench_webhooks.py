@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,9 +55,16 @@ def main() -> None:
     """Run both measurements and write one line each, with the bar and whether it was met."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--seconds", type=float, default=60.0)
-    seconds = arguments.parse_args().seconds
-    with tempfile.TemporaryDirectory(prefix="warehouse_bench_") as home:
+    arguments.add_argument("--bucket", action="store_true", help="spool into a bucket of an S3 server on this machine instead of a file")
+    given = arguments.parse_args()
+    seconds: float = given.seconds
+    with tempfile.TemporaryDirectory(prefix="warehouse_bench_") as home, ExitStack() as stack:
         os.environ |= {"WAREHOUSE_HOME": home, "SOURCES__STRIPE__WEBHOOK_SECRETS": SECRET}
+        if given.bucket:
+            from tests.object_store import object_store
+
+            store = stack.enter_context(object_store(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="warehouse_bench_")))))
+            os.environ |= store.settings("SOURCES__STRIPE__SPOOL", f"s3://{store.new_bucket()}/spool")
         reload()
         with (Path(home) / "receiver.log").open("w") as log:
             receiver, url = start(log)

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,23 @@ RUN_STEPS = {
 }  # fmt: skip
 _SQLITE = {"VARCHAR": "TEXT", "TIMESTAMPTZ": "TEXT", "BIGINT": "INTEGER", "DOUBLE": "REAL"}
 _BALLAST_BYTES = 1 << 20
+FOLLOWS = "run --follow"
+"""What the runs are called that begin by themselves, as often as there is reason to."""
+
+_OLD = "SELECT run_id FROM runs WHERE copied = 1 AND command = ? AND status = 'succeeded' AND ended_at < ? ORDER BY ended_at LIMIT 1000"
+_MOVED = """
+    SELECT run_id FROM run_steps WHERE run_id IN ({}) AND (
+      status NOT IN ('succeeded', 'skipped') OR (step <> 'check' AND rows_out > 0)
+      OR coalesce(json_extract(detail, '$.planned'), 0) OR json_array_length(coalesce(json_extract(detail, '$.schema_changes'), '[]')) > 0
+      OR EXISTS (SELECT 1 FROM json_each(detail, '$.tables') AS one WHERE json_extract(one.value, '$.rows_deleted') > 0)
+    )
+"""
+_NEWEST = """
+    SELECT mine.run_id FROM run_steps AS mine WHERE mine.run_id IN ({}) AND mine.status = 'succeeded' AND NOT EXISTS (
+      SELECT 1 FROM run_steps AS later JOIN runs USING (run_id)
+      WHERE later.step = mine.step AND later.item = mine.item AND later.ended_at > mine.ended_at AND later.status = 'succeeded' AND runs.status = 'succeeded'
+    )
+"""
 
 
 @dataclass
@@ -140,6 +157,37 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
         return len(changed)
 
 
+def prune(connection: "DuckDBPyConnection") -> int:
+    """Forget runs of `run --follow` that went well, moved no row and are older than the settings keep them; here and in `ops`.
+
+    One that is the newest in which some step ended well stays, since that decides what is due. Of the many others a thousand
+    go at once at the most.
+
+    Returns:
+        the number of runs forgotten.
+    """
+    limit = _text(clock.now() - timedelta(days=settings().idle_runs_kept_days))
+    with _ledger() as ledger:
+        old = [row[0] for row in ledger.execute(_OLD, (FOLLOWS, limit))]
+        marks = ", ".join("?" * len(old))
+        moved = {row[0] for row in ledger.execute(_MOVED.format(marks), old)}
+        newest = {row[0] for row in ledger.execute(_NEWEST.format(marks), old)}
+        forgotten = [run_id for run_id in old if run_id not in moved | newest]
+        if forgotten:
+            connection.begin()
+            try:
+                for table in ("run_steps", "runs"):
+                    connection.execute(f"DELETE FROM ops.{table} WHERE run_id IN (SELECT unnest($ids))", {"ids": forgotten})
+                connection.commit()
+            except BaseException:
+                connection.rollback()
+                raise
+        for table in ("run_steps", "runs"):
+            ledger.executemany(f"DELETE FROM {table} WHERE run_id = ?", [(run_id,) for run_id in forgotten])
+        ledger.executemany("UPDATE runs SET copied = 2 WHERE run_id = ?", [(run_id,) for run_id in moved])  # need not be looked at again
+        return len(forgotten)
+
+
 def is_new(own: str = "") -> bool:
     """Whether this machine's ledger knows of no run but one's own."""
     with _ledger() as ledger:
@@ -216,6 +264,8 @@ def _ledger() -> Iterator[sqlite3.Connection]:
             declared = ", ".join(f"{name} {_SQLITE[kind]}" for name, kind in columns.items())
             extra = ", copied INTEGER NOT NULL DEFAULT 0" if table == "runs" else ""
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared}{extra}, PRIMARY KEY ({key}))")
+        connection.execute("CREATE INDEX IF NOT EXISTS runs_by_end ON runs (copied, ended_at)")
+        connection.execute("CREATE INDEX IF NOT EXISTS run_steps_by_item ON run_steps (step, item, ended_at)")
         connection.execute("BEGIN IMMEDIATE")
         yield connection
         connection.execute("COMMIT")

@@ -47,6 +47,7 @@ class Settings(SourceAccess, BaseSettings):
     storage: Annotated[Literal["duckdb", "motherduck"], Field(validation_alias="WAREHOUSE_STORAGE")] = "duckdb"
     memory_limit: Annotated[str, Field(validation_alias="WAREHOUSE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")] = "600MB"
     threads: Annotated[int, Field(validation_alias="WAREHOUSE_THREADS", ge=1, le=256)] = 2
+    idle_runs_kept_days: Annotated[int, Field(validation_alias="WAREHOUSE_IDLE_RUNS_KEPT_DAYS", ge=1)] = 7
     motherduck_token: Annotated[SecretStr | None, Field(validation_alias="MOTHERDUCK_TOKEN")] = None
     motherduck_database: Annotated[str, Field(validation_alias="MOTHERDUCK_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "warehouse"
     state_credentials: Annotated[SecretStr | None, Field(validation_alias="WAREHOUSE_STATE_CREDENTIALS")] = None

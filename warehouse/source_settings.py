@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from warehouse.errors import UsageError
+from warehouse.object_store import BucketSettings
 
 _SECRETS_OF_GOOGLE = ("private_key", "private_key_id", "refresh_token", "client_secret")
 
@@ -28,6 +29,7 @@ class StripeSettings(BaseModel):
     base_url: str = "https://api.stripe.com"
     start_date: date | None = None
     webhook_secrets: SecretStr | None = None
+    spool: BucketSettings = BucketSettings()
 
 
 class GoogleAnalyticsSettings(BaseModel):
@@ -67,6 +69,7 @@ class SourcesSettings(BaseModel):
         given = (self.postgres.credentials, self.stripe.stripe_secret_key, self.zendesk.client_secret, self.zendesk.api_token)
         found = [secret.get_secret_value() for secret in given if secret is not None and secret.get_secret_value()]
         webhooks = self.stripe.webhook_secrets
+        found += self.stripe.spool.secrets()
         return found + (_parts(webhooks.get_secret_value()) if webhooks else []) + _secrets_of_json(self.google_analytics.credentials)
 
 
@@ -149,6 +152,25 @@ class SourceAccess:
                 mend="copy the endpoint's signing secret (whsec_…) from Stripe; while it is rotated both, with a comma between",
             )
         return secrets
+
+    def spool_bucket(self, source: str) -> BucketSettings | None:
+        """The bucket in which webhooks of a source are spooled; None where that is a folder of this machine.
+
+        Raises:
+            UsageError: only one half of its key is set, or the home is the demo company's, which would load and remove what is there.
+        """
+        given = self.sources.stripe.spool if source == "stripe" else None
+        if given is None or not given.url:
+            return None
+        if bool(given.access_key_id) != bool(given.secret_access_key):
+            missing = "SECRET_ACCESS_KEY" if given.access_key_id else "ACCESS_KEY_ID"
+            raise UsageError(f"SOURCES__STRIPE__SPOOL__{missing} is not set.", mend="set both halves of the key, or neither to use the machine's role")
+        if demo_env_file(self.home).exists():
+            raise UsageError(
+                f"WAREHOUSE_HOME ({self.home}) holds the demo company, but SOURCES__STRIPE__SPOOL__URL names a bucket.",
+                mend="set WAREHOUSE_HOME to a new folder for your own company, or unset SOURCES__STRIPE__SPOOL__*",
+            )
+        return given
 
     def _require_unmixed(self, source: str) -> None:
         """Refuse settings of a source that are not the demo company's in its home: no secret reaches the wrong server, no row the wrong home."""

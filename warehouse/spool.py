@@ -1,30 +1,30 @@
-"""A durable spool: what arrives is flushed to disk before it is acknowledged, and removed when it is in the warehouse.
+"""A durable spool: what arrives is kept for good before it is acknowledged, and removed when it is in the warehouse.
 
 `WAREHOUSE_HOME/spool/<source>/` holds segments, files of one record a line, readable by their owner only. Each is locked by
 the process that writes it; one that nobody locks is complete, whether its writer closed it or was killed, so no reader takes
-a file away from its writer, and each writer has files of its own (docs/adr/0012-webhook-spool.md).
+a file away from its writer, and each writer has files of its own. Where a bucket is set, segments are objects of it instead;
+files that were left from before are read all the same (docs/adr/0012-webhook-spool.md).
 """
 
 import fcntl
-import json
 import os
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from warehouse import clock
-from warehouse.errors import StepFailed
+from warehouse.errors import StepFailed, WarehouseError
 from warehouse.files import flush_folder, write_atomically
 from warehouse.settings import settings
+from warehouse.spool_bucket import SpoolBucket, bucket_of
+from warehouse.spool_format import SUFFIX, Content, Record, began_at, content_of, encode, name_of
 
-_SUFFIX = ".spool"
-_STARTED = "%Y%m%dT%H%M%S%f"
 _FULL_BYTES = 4 << 20
 _SEAL_AFTER = 1.0
 """Seconds until a segment is complete, and so the longest that a record waits before a load removes it."""
@@ -40,36 +40,27 @@ class SpoolFailed(StepFailed):
 
 
 @dataclass(frozen=True)
-class Record:
-    """One body as it arrived."""
-
-    received_at: datetime
-    body: bytes
-
-
-@dataclass(frozen=True)
 class Segment:
-    """One file of the spool: where it is, how large, when its first record was received, and whether it is complete."""
+    """One file of the spool, or one object of its bucket.
 
-    path: Path
+    Attributes:
+        bytes: its size.
+        began_at: when its first record was received.
+        is_sealed: whether it is complete; an object always is.
+        bucket: where it is, if it is an object.
+    """
+
+    source: str
+    name: str
     bytes: int
     began_at: datetime
     is_sealed: bool
+    bucket: SpoolBucket | None = None
 
-
-@dataclass
-class Content:
-    """What stands in a segment.
-
-    Attributes:
-        records: in the order in which they were acknowledged.
-        is_torn: whether the last line was cut off; its record was never acknowledged.
-        damaged: the other lines that are not what was written.
-    """
-
-    records: list[Record] = field(default_factory=list)
-    is_torn: bool = False
-    damaged: list[bytes] = field(default_factory=list)
+    @property
+    def path(self) -> Path:
+        """Where the file is, if it is one."""
+        return folder(self.source) / self.name
 
 
 @dataclass
@@ -93,30 +84,39 @@ def folder(source: str) -> Path:
     return settings().spool / source
 
 
+def place(source: str) -> str:
+    """Where what arrives now is kept, for people."""
+    return str(bucket_of(source) or folder(source))
+
+
 def is_used(source: str) -> bool:
-    """Whether something was ever received for a source, or waited for, on this machine."""
-    return folder(source).exists()
+    """Whether something was ever received for a source, or waited for, on this machine or in a bucket."""
+    return folder(source).exists() or settings().spool_bucket(source) is not None
 
 
 def segments(source: str) -> Iterator[Segment]:
-    """The segments of a source, oldest first, also those that are still written to.
+    """The segments of a source, also those that are still written to: the files, then the objects, each oldest first.
 
     Raises:
-        SpoolFailed: they may not be read.
+        SpoolFailed: the files may not be read. UsageError, StepFailed: the bucket cannot be listed.
     """
+    yield from _files(source)
+    yield from list(_objects(source))  # what arrives while they are read is the next load's
+
+
+def _files(source: str) -> Iterator[Segment]:
     where = folder(source)
     try:
-        names = sorted(name for name in os.listdir(where) if name.endswith(_SUFFIX) and not name.startswith("."))
+        names = sorted(name for name in os.listdir(where) if name.endswith(SUFFIX) and not name.startswith("."))
     except FileNotFoundError:
         return
     except PermissionError:
         raise _not_ours(where) from None
     for path in (where / name for name in names):
         try:
-            began_at = datetime.strptime(path.name.partition("-")[0], _STARTED).replace(tzinfo=UTC)
             with path.open("rb") as file:
                 is_sealed = _lock(file.fileno(), fcntl.LOCK_SH)
-                segment = Segment(path, os.fstat(file.fileno()).st_size, began_at, is_sealed)
+                segment = Segment(source, path.name, os.fstat(file.fileno()).st_size, began_at(path.name), is_sealed)
         except FileNotFoundError:
             continue  # a load removed it meanwhile
         except PermissionError:
@@ -124,70 +124,103 @@ def segments(source: str) -> Iterator[Segment]:
         yield segment
 
 
+def _objects(source: str) -> Iterator[Segment]:
+    if bucket := bucket_of(source):
+        for one in (one for one in bucket.objects() if one.name.endswith(SUFFIX)):
+            yield Segment(source, one.name, one.bytes, began_at(one.name), is_sealed=True, bucket=bucket)
+
+
 def _not_ours(path: Path) -> SpoolFailed:
     return SpoolFailed(f"{path} may not be read.", mend="run the receiver and what loads under one user: the spool holds personal data")
 
 
 def has_sealed(source: str) -> bool:
-    """Whether a load would find something to remove."""
-    return any(segment.is_sealed for segment in segments(source))
+    """Whether a load would find a file to remove."""
+    return any(segment.is_sealed for segment in _files(source))
+
+
+def has_stored(source: str) -> bool:
+    """Whether a load would find an object to remove; each call lists the bucket.
+
+    Raises:
+        UsageError, StepFailed: the bucket cannot be listed.
+    """
+    return next(_objects(source), None) is not None
 
 
 def read(segment: Segment) -> Content:
-    """The records of a segment; of one that is still written to, those that are whole by now."""
-    lines = segment.path.read_bytes().split(b"\n")
-    content = Content(is_torn=bool(lines.pop()) and segment.is_sealed)
-    for line in lines:
-        record = _decode(line)
-        if record is None:
-            content.damaged.append(line)
-        else:
-            content.records.append(record)
-    return content
+    """The records of a segment; of one that is still written to, those that are whole by now.
+
+    Raises:
+        FileNotFoundError: it was removed meanwhile. UsageError, StepFailed: the bucket does not give it.
+    """
+    return content_of(segment.bucket.read(segment.name) if segment.bucket else segment.path.read_bytes(), is_sealed=segment.is_sealed)
 
 
 def put_aside(source: str, segment: Segment, lines: list[bytes]) -> Path:
     """Keep damaged lines for a person to look at; a repetition changes nothing. Returns the file."""
-    target = _quarantine(source) / segment.path.name
+    target = _quarantine(source) / segment.name
+    target.parent.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_atomically(target, b"".join(line + b"\n" for line in lines), mode=0o600)
     return target
 
 
 def remove(segment: Segment) -> None:
     """Remove a sealed segment whose records are in the warehouse."""
-    if segment.is_sealed:
+    if segment.bucket:
+        segment.bucket.remove(segment.name)
+    elif segment.is_sealed:
         segment.path.unlink(missing_ok=True)
 
 
 def put_aside_files(source: str) -> int:
     """How many segments had lines that were put aside and that nobody has removed yet."""
-    return sum(1 for _ in _quarantine(source).glob(f"*{_SUFFIX}"))
+    return sum(1 for _ in _quarantine(source).glob(f"*{SUFFIX}"))
 
 
 def _quarantine(source: str) -> Path:
     return folder(source) / "quarantine"
 
 
+class _Open(Protocol):
+    """What records are being added to."""
+
+    size: int
+
+    def seconds_left(self) -> float:
+        """Until it must be complete."""
+
+    def write(self, lines: bytes) -> None:
+        """Add lines for good, or raise and leave nothing of them."""
+
+    def close(self) -> None:
+        """Complete it."""
+
+
+class _Place(Protocol):
+    """Where segments are made."""
+
+    def begin(self, name: str) -> _Open:
+        """A new segment."""
+
+    def probe(self) -> None:
+        """Raise when a record could not be kept now."""
+
+
 class Writer:
-    """Appends records for one source, from any thread. One thread writes; all that came while it flushed share the next flush.
+    """Appends records for one source, from any thread. One thread writes; all that came while it wrote share the next write.
 
     Args:
         source: for whom.
 
     Raises:
-        SpoolFailed: the folder cannot be made.
+        SpoolFailed: the folder cannot be made. UsageError: the settings of the bucket are not whole.
     """
 
     def __init__(self, source: str) -> None:
         self.tally = Tally()
-        self._folder = folder(source)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            flush_folder(self._folder.parent)
-            self._remove_unfinished()
-        except OSError as error:
-            raise SpoolFailed(f"the spool {self._folder} cannot be made: {error.strerror}.", mend="WAREHOUSE_HOME must be writable by this user") from None
-        self._open: _OpenSegment | None = None
+        self._place: _Place = bucket_of(source) or _Folder(folder(source))
+        self._open: _Open | None = None
         self._waiting: list[tuple[bytes, datetime, Future[None]]] = []
         self._changed = threading.Condition()
         self._is_closing = False
@@ -196,7 +229,7 @@ class Writer:
 
     def append(self, body: bytes, received_at: datetime) -> "Future[None]":
         """Add a record; it is durable when the future has a result, and not kept when that raises SpoolFailed."""
-        line, durable = _encode(Record(received_at, body)), Future[None]()
+        line, durable = encode(Record(received_at, body)), Future[None]()
         with self._changed:
             if self._is_closing:
                 raise SpoolFailed("the spool is closing.", mend="send it again")
@@ -205,21 +238,15 @@ class Writer:
         return durable
 
     def check(self) -> None:
-        """Write, flush and remove a small file beside the segments.
+        """Keep a small file, or object, beside the segments.
 
         Raises:
             SpoolFailed: a record could not be kept now.
         """
-        probe = self._folder / f".probe.{os.getpid()}"
         try:
-            with probe.open("wb") as file:
-                file.write(bytes(4096))
-                file.flush()
-                _flush(file.fileno())
-        except OSError as error:
-            raise SpoolFailed(f"the spool cannot be written: {error.strerror}.", mend="free some space; nothing that was acknowledged is lost") from None
-        finally:
-            probe.unlink(missing_ok=True)
+            self._place.probe()
+        except (OSError, WarehouseError) as error:
+            raise _failed(error) from None
         if not self._thread.is_alive():
             raise SpoolFailed("the spool's writer has ended.", mend="start the receiver again")
 
@@ -235,8 +262,8 @@ class Writer:
             with self._changed:
                 while not self._waiting and not self._is_closing and not (self._open and self._open.seconds_left() <= 0):
                     self._changed.wait(self._open.seconds_left() if self._open else None)
-                batch, self._waiting = self._waiting, []
-                is_last = self._is_closing
+                batch = self._take()
+                is_last = self._is_closing and not self._waiting
             wanted = [one for one in batch if one[2].set_running_or_notify_cancel()]
             if wanted:
                 self._commit(wanted)
@@ -245,21 +272,29 @@ class Writer:
             if is_last:
                 return
 
+    def _take(self) -> "list[tuple[bytes, datetime, Future[None]]]":
+        """As many of those waiting as a segment is meant to hold, and at least one."""
+        number = size = 0
+        for line, _, _ in self._waiting:
+            if number and size + len(line) > _FULL_BYTES:
+                break
+            number, size = number + 1, size + len(line)
+        taken, self._waiting = self._waiting[:number], self._waiting[number:]
+        return taken
+
     def _commit(self, batch: "list[tuple[bytes, datetime, Future[None]]]") -> None:
         lines = b"".join(line for line, _, _ in batch)
         error: Exception | None = None
         try:
             if self._open is None:
-                self._open = _OpenSegment(self._folder, batch[0][1])
+                self._open = self._place.begin(name_of(batch[0][1]))
             began = time.monotonic()
             self._open.write(lines)
             self.tally.flushed(time.monotonic() - began)
             self.tally.records += len(batch)
             self.tally.bytes += len(lines)
-        except OSError as failed:
-            error = SpoolFailed(f"the spool cannot be written: {failed.strerror}.", mend="free some space; nothing that was acknowledged is lost")
         except Exception as failed:  # whoever waits must hear of it, and this thread must live on
-            error = SpoolFailed(f"the spool cannot be written: {type(failed).__name__}.", mend="start the receiver again")
+            error = _failed(failed)
         if error is not None:
             self.tally.failures += len(batch)
             self._seal()  # after a flush that failed nobody knows what of this file is on disk
@@ -275,20 +310,50 @@ class Writer:
                 self._open.close()
             self._open = None
 
-    def _remove_unfinished(self) -> None:
-        """Remove files that were made and never got a record, since their process was killed in that instant."""
-        for path in self._folder.glob(f".*{_SUFFIX}"):
-            if clock.now().timestamp() - path.stat().st_mtime > _UNFINISHED_SECONDS:
-                path.unlink(missing_ok=True)
+
+def _failed(error: Exception) -> SpoolFailed:
+    if isinstance(error, WarehouseError):
+        return SpoolFailed(f"the spool cannot be written: {error.what}", mend=error.mend)
+    if isinstance(error, OSError):
+        return SpoolFailed(f"the spool cannot be written: {error.strerror}.", mend="free some space; nothing that was acknowledged is lost")
+    return SpoolFailed(f"the spool cannot be written: {type(error).__name__}.", mend="start the receiver again")
+
+
+class _Folder:
+    """Files of this machine."""
+
+    def __init__(self, where: Path) -> None:
+        self._where = where
+        try:
+            where.mkdir(parents=True, exist_ok=True, mode=0o700)
+            flush_folder(where.parent)
+            for path in where.glob(f".*{SUFFIX}"):  # made, and never given a record, since the process was killed in that instant
+                if clock.now().timestamp() - path.stat().st_mtime > _UNFINISHED_SECONDS:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolFailed(f"the spool {where} cannot be made: {error.strerror}.", mend="WAREHOUSE_HOME must be writable by this user") from None
+
+    def begin(self, name: str) -> "_OpenSegment":
+        return _OpenSegment(self._where, name)
+
+    def probe(self) -> None:
+        probe = self._where / f".probe.{os.getpid()}"
+        try:
+            with probe.open("wb") as file:
+                file.write(bytes(4096))
+                file.flush()
+                _flush(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 class _OpenSegment:
     """A file that is written to: it appears under its name when it is locked, so that nobody takes it for a complete one."""
 
-    def __init__(self, where: Path, began_at: datetime) -> None:
+    def __init__(self, where: Path, name: str) -> None:
         self.size = 0
         self._until = time.monotonic() + _SEAL_AFTER
-        self._path = where / f"{began_at.astimezone(UTC):{_STARTED}}-{os.urandom(4).hex()}{_SUFFIX}"
+        self._path = where / name
         hidden = where / f".{self._path.name}"
         self._handle = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
@@ -328,19 +393,3 @@ def _lock(handle: int, how: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _encode(record: Record) -> bytes:
-    content = json.dumps({"received_at": record.received_at.isoformat(), "body": record.body.decode("utf-8", "surrogateescape")}).encode()
-    return b"%08x %s\n" % (zlib.crc32(content), content)
-
-
-def _decode(line: bytes) -> Record | None:
-    checksum, _, content = line.partition(b" ")
-    try:
-        if int(checksum, 16) != zlib.crc32(content):
-            return None
-        fields = json.loads(content)
-        return Record(datetime.fromisoformat(fields["received_at"]), fields["body"].encode("utf-8", "surrogateescape"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None

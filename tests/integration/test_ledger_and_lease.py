@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -130,6 +132,50 @@ def test_the_ledger_is_copied_into_ops_once_and_read_back_on_an_empty_machine(ho
     after = ledger.recent_runs(10)
     assert after[0]["command"] == "run after"
     assert [(one["run_id"], one["started_at"], one["status"]) for one in after[1:]] == [(one["run_id"], one["started_at"], one["status"]) for one in before]
+
+
+def test_following_for_a_year_leaves_what_moved_what_failed_and_what_says_what_is_due(home: Path, setting: Callable[[str, str | None], None]) -> None:
+    def follow(at: datetime, rows: int = 0, error: str = "", command: str = ledger.FOLLOWS, **detail: object) -> str:
+        setting("WAREHOUSE_NOW", at.isoformat())
+        with suppress(StepFailed), ledger.run(command) as run:
+            for source in sources:
+                with run.step("load", source) as step:
+                    step.rows_out, step.detail = rows, detail
+            with run.step("check") as step:
+                step.rows_out = 3  # warnings that stand for months
+            if error:
+                raise StepFailed(error)
+        return run.run_id
+
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+    sources = ["stripe", "zendesk"]
+    weekly = follow(began)
+    sources = ["stripe"]
+    deleted = {"tables": {"orders": {"rows_out": 0, "rows_deleted": 2}}}
+    kept = [
+        weekly, follow(began, rows=1), follow(began, error="refused"), follow(began, command="run"), follow(began, planned=True),
+        follow(began, schema_changes=["a"]), follow(began, **deleted),
+    ]  # fmt: skip
+    idle = [follow(began + timedelta(hours=hours), planned=False, schema_changes=[], tables={}) for hours in range(1, 5)]
+    young = follow(began + timedelta(days=4))
+    with storage.open_warehouse() as connection:
+
+        def remain() -> set[str]:
+            ledger.copy_into(connection)
+            ledger.prune(connection)
+            in_ops = {run_id for (run_id,) in connection.execute("SELECT run_id FROM ops.runs").fetchall()}
+            assert in_ops == {run_id for (run_id,) in connection.execute("SELECT DISTINCT run_id FROM ops.run_steps").fetchall()}
+            assert in_ops == {run["run_id"] for run in ledger.recent_runs(1000)}
+            return in_ops
+
+        assert remain() == {*kept, *idle, young}
+        setting("WAREHOUSE_NOW", (began + timedelta(days=8)).isoformat())
+        assert remain() == {*kept, young}
+        setting("WAREHOUSE_NOW", (began + timedelta(days=365)).isoformat())
+        assert remain() == {*kept, young}, "the last load of each source says when the next is due"
+        newest = follow(began + timedelta(days=365))
+        assert remain() == {*kept, newest}
+        assert ledger.last_success("load", "zendesk") == began
 
 
 def test_a_full_disk_still_leaves_room_for_the_record(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

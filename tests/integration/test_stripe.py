@@ -1,17 +1,20 @@
 """Loading Stripe from its stand-in: every change, every deletion, to the cent."""
 
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from conftest import call
 
 from demo.stand_ins.stripe import Asked, Fault, StripeStandIn
-from pipelines import load, rebuild, source
+from pipelines import load, rebuild, source, stripe_client
 from pipelines import stripe as module
 from warehouse import ledger, storage
 from warehouse.errors import UsageError, WarehouseError
@@ -101,6 +104,23 @@ def test_a_cursor_31_days_old_is_a_finding_and_everything_is_listed_anew(world: 
     assert "listed anew" in refused[0]
     assert ask("SELECT name FROM raw_stripe.products") == [("New",)]
     assert ask("SELECT is_deleted FROM raw_stripe.customers UNION ALL SELECT is_deleted FROM raw_stripe.invoices") == [(True,), (True,)]
+
+
+def test_an_account_without_any_event_is_not_listed_at_each_load_and_its_gap_is_noticed_all_the_same(world: World) -> None:
+    world.account.create("customers", announce=None)
+    world.load()
+    missed = world.account.create("products", announce=None)["id"]
+    world.later(days=31)
+    assert len([finding for one in world.load().values() for finding in one.findings]) == 1
+    assert ask("SELECT id FROM raw_stripe.products") == [(missed,)]
+    for has_event in (False, True):
+        world.account.asked.clear()
+        world.later(days=20)
+        if has_event:
+            world.account.create("prices")
+        assert not any(one.findings for one in world.load().values())
+        assert world.account.requests_of("/v1/customers") == 0, "nothing was missed, so nothing is listed"
+    assert ask("SELECT count(*) FROM raw_stripe.prices") == [(1,)]
 
 
 def test_a_deleted_customer_and_a_deleted_draft_keep_their_last_values(world: World) -> None:
@@ -210,15 +230,24 @@ def test_paid_before_finalized_in_separate_loads_stays_paid(world: World) -> Non
     assert ask("SELECT count(*) FROM raw_stripe.events") == [(3,)]
 
 
-def test_faults_change_nothing_and_the_log_rebuilds_the_same(world: World) -> None:
+def test_faults_change_nothing_and_the_log_rebuilds_the_same(world: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         world.account.create("invoices", total=number, lines=[{"amount": number}])
         world.account.create("customers", email=f"c{number}@example.com")
+    world.load()
+    clean = everything()
+    shutil.rmtree(home)
     world.account.faults = [
-        Fault("/v1/invoices", status=429, retry_after="1"), Fault("/v1/customers", status=500), Fault("/v1/events", reset=True), Fault("/v1/charges", hang=1.3),
+        Fault("/v1/invoices", status=429, retry_after="7"), Fault("/v1/customers", status=500), Fault("/v1/events", reset=True), Fault("/v1/charges", hang=1.3),
     ]  # fmt: skip
+    waited: list[float] = []
+    monkeypatch.setattr(stripe_client, "time", SimpleNamespace(sleep=waited.append, monotonic=time.monotonic))
     world.load()
     assert all(fault.times == 0 for fault in world.account.faults)
+    waited = [seconds for seconds in waited if seconds > 0.1]
+    assert waited.count(7) == 1, "as Stripe asked for"
+    assert len(waited) == len(set(waited)) == 4, "with jitter"
+    assert everything() == clean
     rows = everything()
     assert (len(rows["invoices"]), len(rows["customers"]), len(rows["events"])) == (5, 5, 10)
     with ledger.run("rebuild stripe") as run:
@@ -241,6 +270,16 @@ sys.argv = ["warehouse", "load", "stripe"]
 from cli.main import main
 main()
 """
+
+
+def test_requests_are_fewer_than_stripe_allows(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = [0.0]
+    monkeypatch.setattr(stripe_client, "time", SimpleNamespace(sleep=lambda seconds: passed.append(passed[-1] + seconds), monotonic=lambda: passed[-1]))
+    monkeypatch.setattr(module, "FOLDER", source.FOLDER)
+    client = stripe_client.Client(module.declaration().api_version, module.declaration().requests_per_second, 30)
+    for _ in range(26):
+        client.get("customers", limit=1)
+    assert passed[-1] > 1, "25 a second of one endpoint"
 
 
 def test_a_first_load_that_broke_off_goes_on_where_it_was(world: World) -> None:
@@ -322,8 +361,6 @@ def test_what_was_made_changed_and_deleted_between_two_loads_keeps_its_last_valu
 
 @pytest.mark.parametrize("turn", [0, 1])
 def test_a_kill_between_reading_and_loading_ends_in_the_rows_of_a_clean_run(world: World, home: Path, turn: int) -> None:
-    import shutil
-
     for number in range(3):
         world.account.create("customers", email=f"c{number}@example.com")
         world.account.create("invoices", total=number)

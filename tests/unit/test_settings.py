@@ -89,6 +89,29 @@ def test_the_home_of_the_demo_reads_its_stand_in(home: Path, setting: Setting) -
     assert settings.settings().is_configured("stripe")
 
 
+def test_the_home_of_the_demo_takes_nothing_out_of_a_bucket(home: Path, setting: Setting, fails: Callable[..., WarehouseError]) -> None:
+    assert settings.settings().spool_bucket("stripe") is None
+    setting("SOURCES__STRIPE__SPOOL__URL", "s3://acme-spool/webhooks/")
+    given = settings.settings().spool_bucket("stripe")
+    assert given is not None
+    assert (given.bucket, given.prefix, settings.settings().spool_bucket("zendesk")) == ("acme-spool", "webhooks/", None)
+    demo = settings.demo_env_file(home)
+    demo.parent.mkdir(parents=True)
+    demo.write_text(STAND_IN)
+    settings.reload()
+    assert "holds the demo company, but SOURCES__STRIPE__SPOOL__URL names a bucket" in fails(settings.settings().spool_bucket, "stripe").what
+
+
+@pytest.mark.parametrize(
+    "url", ["acme-spool", "s3://", "s3://Acme", "s3://key:secret9@acme-spool", "https://acme-spool.s3.amazonaws.com", "s3://acme-spool//a"]
+)
+def test_what_names_no_bucket_is_refused_without_showing_it(setting: Setting, fails: Callable[..., WarehouseError], url: str) -> None:
+    setting("SOURCES__STRIPE__SPOOL__URL", url)
+    error = str(fails(settings.settings))
+    assert "SOURCES__STRIPE__SPOOL__URL" in error
+    assert "secret9" not in error
+
+
 def test_the_example_copied_to_env_does_not_keep_the_demo_from_its_stand_in(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     demo = settings.demo_env_file(home)
     demo.parent.mkdir(parents=True)
