@@ -1,7 +1,7 @@
 """Bring production up to date: plan what changed in the code, then build what changed in the data."""
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -65,7 +65,7 @@ def _stands() -> bool:
 
 
 def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Collection[str] | None) -> Built:
-    with open_context() as context:
+    with open_context(reads_models=changed is None) as context:
         report: Report = context.console
         planned: Literal["nothing", "changes", "everything"] = "nothing"
         try:
@@ -82,8 +82,11 @@ def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Colle
 
 
 @contextmanager
-def open_context() -> Iterator["Context"]:
+def open_context(*, reads_models: bool = True) -> Iterator["Context"]:
     """SQLMesh's context for this project, its messages going to a `Report` as its `console`; closed afterwards.
+
+    Args:
+        reads_models: whether the models' files are read; production can be run without, the state keeps its models.
 
     Raises:
         StepFailed: a model, an audit or config.yaml cannot be read, or the state cannot be reached.
@@ -103,7 +106,7 @@ def open_context() -> Iterator["Context"]:
     try:
         # Not Context(paths=...) alone: that would let a `.env` beside config.yaml override the real environment.
         config = load_config_from_paths(Config, project_paths=[ROOT / "config.yaml"])
-        context = Context(paths=str(ROOT), config=config)
+        context = Context(paths=str(ROOT), config=config, load=reads_models)
         yield context
     except (StepFailed, UsageError, FindingsFound):
         raise
@@ -186,24 +189,39 @@ def _run(context: "Context", never_loaded: Collection[str], changed: Collection[
     build left, what neither is one of these nor reads one.
     """
     at = _execution_time(context)
+    snapshots = _production(context)
+    models = {snapshot.name: snapshot.model for snapshot in snapshots if snapshot.is_model}
+    tables = {snapshot.name: _table(snapshot) for snapshot in snapshots if snapshot.is_model}
+    upstream = _upstream(models)
     waiting = {f"raw_{source}" for source in never_loaded}
-    snapshots = context.snapshots  # which reads the state each time
-    tables = {fqn: _table(model, snapshots.get(fqn)) for fqn, model in context.models.items()}
     wanted = []
-    for fqn, model in context.models.items():
-        upstream = [one for one in context.dag.upstream(fqn) if one in context.models]
-        raw = {context.models[one].schema_name for one in upstream if context.models[one].kind.is_external}
+    for name, model in models.items():
+        raw = {models[one].schema_name for one in upstream[name] if models[one].kind.is_external}
         waits = raw and raw <= waiting
-        stays = changed is not None and not {tables[one] for one in (fqn, *upstream)} & set(changed)
+        stays = changed is not None and not {tables[one] for one in (name, *upstream[name])} & set(changed)
         if not model.kind.is_external and not waits and not stays:
             wanted.append(model.name)
     if wanted:  # failures go to the report
         context.run(ENVIRONMENT, end=at, execution_time=at, ignore_cron=True, select_models=wanted, no_auto_upstream=True)
 
 
-def _table(model: "Model", snapshot: "Snapshot | None") -> str:
+def _production(context: "Context") -> "list[Snapshot]":
+    """The models that production is made of, as the state keeps them."""
+    environment = context.state_reader.get_environment(ENVIRONMENT)
+    return list(context.state_reader.get_snapshots(environment.snapshots).values()) if environment else []
+
+
+def _upstream(models: "Mapping[str, Model]") -> dict[str, list[str]]:
+    """All that a model is made of, directly or not."""
+    from sqlmesh.utils.dag import DAG
+
+    dag: DAG[str] = DAG({name: {one for one in model.depends_on if one in models} for name, model in models.items()})
+    return {name: dag.upstream(name) for name in models}
+
+
+def _table(snapshot: "Snapshot") -> str:
     """Where a model's rows are, as schema.table: a raw table, or what production's version of the model was built into."""
-    name = snapshot.table_name() if snapshot and not model.kind.is_external else model.name
+    name = snapshot.model.name if snapshot.model.kind.is_external else snapshot.table_name()
     return ".".join(name.replace('"', "").split(".")[-2:])
 
 
@@ -214,6 +232,4 @@ def _execution_time(context: "Context") -> datetime:
 
 def built_until(context: "Context") -> datetime:
     """The instant up to which production is built."""
-    environment = context.state_reader.get_environment(ENVIRONMENT)
-    snapshots = context.state_reader.get_snapshots(environment.snapshots).values() if environment else ()
-    return datetime.fromtimestamp(max((end for snapshot in snapshots for _, end in snapshot.intervals), default=0) / 1000, UTC)
+    return datetime.fromtimestamp(max((end for snapshot in _production(context) for _, end in snapshot.intervals), default=0) / 1000, UTC)
