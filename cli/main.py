@@ -122,6 +122,20 @@ def review(environment: str | None, max_megabytes: int, as_json: bool, comment: 
     look(environment, megabytes=max_megabytes, as_json=as_json, comment=comment)
 
 
+@cli.command(short_help="Build production from a pull request, then merge it.")
+@click.option("--max-megabytes", default=10_000, show_default=True, type=click.IntRange(1), help="As for `warehouse review`, which runs first.")
+def deploy(max_megabytes: int) -> None:
+    """What the label `deploy` on a pull request asks for, run by GitHub (.github/workflows/deploy.yml).
+
+    The pull request must be open, of this repository, up to date with the main branch and free to merge, and who set the label
+    must be allowed to merge. It is reviewed once more; production is built from it, checked and published; then exactly the
+    commit that was built is merged.
+    """
+    from cli.deploy import deploy as do
+
+    do(megabytes=max_megabytes)
+
+
 @cli.command(short_help="Publish the marts as a read copy.")
 def publish() -> None:
     """Publish the marts as a read copy that Metabase and any DuckDB client open while the next run writes."""

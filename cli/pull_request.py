@@ -33,7 +33,7 @@ class Target:
 
 def number() -> int | None:
     """The pull request's number where GitHub runs us for one."""
-    found = _event().get("pull_request", {}).get("number")
+    found = event().get("pull_request", {}).get("number")
     return int(found) if found else None
 
 
@@ -46,11 +46,13 @@ def target() -> Target:
     repository, token = os.environ.get("GITHUB_REPOSITORY", ""), os.environ.get("GITHUB_TOKEN", "")
     missing = [name for name, value in (("GITHUB_REPOSITORY", repository), ("GITHUB_TOKEN", token)) if not value]
     if missing:
-        raise UsageError(f"{' and '.join(missing)} not set, and --comment needs it.", mend="leave --comment out, or run it as .github/workflows/plan.yml does")
+        raise UsageError(
+            f"{' and '.join(missing)} not set, and GitHub cannot be asked without.", mend="leave --comment out, or run it as .github/workflows/plan.yml does"
+        )
     found = number()
     if found is None:
         raise UsageError("GITHUB_EVENT_PATH names no event of a pull request.", mend="leave --comment out, or run it on pull_request")
-    head = (_event()["pull_request"].get("head") or {}).get("repo") or {}
+    head = (event()["pull_request"].get("head") or {}).get("repo") or {}
     api = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
     return Target(api.rstrip("/"), repository, found, SecretStr(token), head.get("full_name", repository) != repository)
 
@@ -72,8 +74,8 @@ def post(where: Target, text: str) -> None:
             # Looked for again each time: what failed may have been written all the same.
             held = _find(where)
             path = f"issues/comments/{held}" if held else f"issues/{where.number}/comments"
-            _ask(where, "PATCH" if held else "POST", path, json={"body": body})
-        except _TryAgain as failure:
+            ask(where, "PATCH" if held else "POST", path, json={"body": body})
+        except TryAgain as failure:
             said, wait = str(failure), failure.wait
         except RequestException as error:
             said, wait = type(error).__name__, None
@@ -84,7 +86,13 @@ def post(where: Target, text: str) -> None:
     raise StepFailed(f"GitHub did not take the comment: {said}", mend="run the job again; the report is in its log")
 
 
-class _TryAgain(Exception):
+class Refused(StepFailed):
+    """GitHub said no; asking again would not help."""
+
+
+class TryAgain(Exception):
+    """GitHub failed; `wait` is the seconds it asks for, if it says so."""
+
     def __init__(self, what: str, wait: float | None) -> None:
         super().__init__(what)
         self.wait = wait
@@ -93,7 +101,7 @@ class _TryAgain(Exception):
 def _find(where: Target) -> int | None:
     """The id of our comment. The oldest one, where two runs at once wrote two."""
     for page in range(1, PAGES + 1):
-        comments = _ask(where, "GET", f"issues/{where.number}/comments", params={"per_page": 100, "page": page})
+        comments = ask(where, "GET", f"issues/{where.number}/comments", params={"per_page": 100, "page": page})
         for comment in comments:
             if str(comment.get("body") or "").startswith(MARKER):
                 return int(comment["id"])
@@ -102,7 +110,13 @@ def _find(where: Target) -> int | None:
     return None
 
 
-def _ask(where: Target, method: str, path: str, **named: Any) -> Any:
+def ask(where: Target, method: str, path: str, **named: Any) -> Any:
+    """One request to the repository's API, and its answer's JSON.
+
+    Raises:
+        Refused: GitHub will not have it.
+        TryAgain: GitHub failed at it, or is being asked too much.
+    """
     import requests
 
     headers = {
@@ -114,12 +128,16 @@ def _ask(where: Target, method: str, path: str, **named: Any) -> Any:
     retry_after = answer.headers.get("Retry-After", "")
     wait = float(retry_after) if retry_after.isdigit() else None
     if answer.status_code >= 500 or answer.status_code == 429 or (answer.status_code == 403 and wait is not None):
-        raise _TryAgain(f"HTTP {answer.status_code}", wait)
+        raise TryAgain(f"HTTP {answer.status_code}", wait)
     if answer.status_code >= 400:
         said = scrub(_message(answer).replace(where.token.get_secret_value(), "***"))[:200]
         mend = "give the job `permissions: pull-requests: write`" if answer.status_code in (401, 403, 404) else "the report is in the job's log"
-        raise StepFailed(f"GitHub refused the comment: HTTP {answer.status_code} {said}", mend=mend)
+        raise Refused(f"GitHub refused {_what(method, path)}: HTTP {answer.status_code} {said}", mend=mend)
     return answer.json()
+
+
+def _what(method: str, path: str) -> str:
+    return "the comment" if "comments" in path else f"{method} {path}"
 
 
 def _message(answer: Any) -> str:
@@ -136,7 +154,8 @@ def _fitting(text: str) -> str:
     return body[: LONGEST - len(_CUT)].rsplit("\n", 1)[0] + _CUT
 
 
-def _event() -> dict[str, Any]:
+def event() -> dict[str, Any]:
+    """What happened on GitHub that we run for; empty outside its runners."""
     place = os.environ.get("GITHUB_EVENT_PATH")
     if not place:
         return {}

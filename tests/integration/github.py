@@ -1,4 +1,4 @@
-"""The part of GitHub's API that keeps the comments of issues and pull requests, on a local port."""
+"""The part of GitHub's API that keeps the comments of pull requests and merges them, on a local port."""
 
 import json
 import re
@@ -14,6 +14,7 @@ import pytest
 
 TOKEN = "ghs_only-for-the-tests"
 REPOSITORY = "startup/warehouse"
+SHA = "5f" * 20
 
 
 class GitHub(ThreadingHTTPServer):
@@ -24,6 +25,11 @@ class GitHub(ThreadingHTTPServer):
         self.comments: list[dict[str, Any]] = []
         self.asked: list[str] = []
         self.failures: list[tuple[str, int, bool]] = []
+        self.permission, self.behind_by = "write", 0
+        self.pull: dict[str, Any] = {
+            "state": "open", "draft": False, "merged": False, "mergeable": True, "mergeable_state": "clean",
+            "head": {"sha": SHA, "repo": {"full_name": REPOSITORY}}, "base": {"ref": "main"},
+        }  # fmt: skip
 
     @property
     def url(self) -> str:
@@ -44,6 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer()
 
     def do_POST(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
         self._answer()
 
     def do_PATCH(self) -> None:
@@ -72,6 +81,19 @@ class _Handler(BaseHTTPRequestHandler):
                 return 201, self.server.write(given["body"])
             size, page = int(asked.get("per_page", ["30"])[0]), int(asked.get("page", ["1"])[0])
             return 200, self.server.comments[size * (page - 1) : size * page]
+        if path == f"/repos/{REPOSITORY}/collaborators/ada/permission":
+            return 200, {"permission": self.server.permission}
+        if path == f"/repos/{REPOSITORY}/compare/{self.server.pull['base']['ref']}...{self.server.pull['head']['sha']}":
+            return 200, {"behind_by": self.server.behind_by}
+        if path == f"/repos/{REPOSITORY}/pulls/12":
+            return 200, self.server.pull
+        if path == f"/repos/{REPOSITORY}/pulls/12/merge" and self.command == "PUT":
+            if self.server.pull["merged"]:
+                return 405, {"message": "Pull Request is not mergeable"}
+            if given["sha"] != self.server.pull["head"]["sha"]:
+                return 409, {"message": "Head branch was modified. Review and try the merge again."}
+            self.server.pull |= {"merged": True, "state": "closed"}
+            return 200, {"merged": True}
         named = re.fullmatch(rf"/repos/{REPOSITORY}/issues/comments/(\d+)", path)
         held = [one for one in self.server.comments if named and one["id"] == int(named[1])]
         if self.command == "PATCH" and held:
@@ -92,10 +114,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def pull_request(folder: Path, patch: pytest.MonkeyPatch, head: str = REPOSITORY) -> Iterator[GitHub]:
-    """GitHub, and the environment of a job that it runs for pull request 12, which comes from the repository `head`."""
+def pull_request(folder: Path, patch: pytest.MonkeyPatch, head: str = REPOSITORY, label: str = "") -> Iterator[GitHub]:
+    """GitHub, and the environment of a job that it runs for pull request 12, from the repository `head`; with `label`, because ada set it."""
     event = folder / "event.json"
-    event.write_text(json.dumps({"action": "synchronize", "pull_request": {"number": 12, "head": {"repo": {"full_name": head}}}}))
+    happened = {"action": "synchronize", "pull_request": {"number": 12, "head": {"repo": {"full_name": head}}}}
+    event.write_text(json.dumps(happened | ({"action": "labeled", "label": {"name": label}, "sender": {"login": "ada"}} if label else {})))
     with GitHub() as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         values = {"GITHUB_API_URL": server.url, "GITHUB_TOKEN": TOKEN, "GITHUB_REPOSITORY": REPOSITORY, "GITHUB_EVENT_PATH": str(event)}

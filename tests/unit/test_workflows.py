@@ -23,12 +23,16 @@ OPENS = {"MOTHERDUCK_TOKEN", "WAREHOUSE_STATE_CREDENTIALS"}
 LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "PRIVACY__HMAC_KEY"}
 LOADS |= {f"SOURCES__GOOGLE_ANALYTICS__{name}" for name in ("PROPERTY_IDS", "CREDENTIALS", "START_DATE")}
 LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET")}
-NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "review": OPENS, "publish": OPENS, "status": set()}
+NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "review": OPENS, "deploy": OPENS, "publish": OPENS, "status": set()}
 SECRET = re.compile(r"secrets\.(\w+)")
 ENABLED, OF_A_FORK = "vars.WAREHOUSE_ENABLED {} 'true'", "github.event.pull_request.head.repo.full_name {} github.repository"
 TOKEN = {"GITHUB_TOKEN": "${{ github.token }}"}
 COMMENTS = "plan"
-"""The workflow of pull requests: the only one that may write, and that is a comment."""
+"""The workflow of every pull request, which may write a comment."""
+MERGES = "deploy"
+"""The workflow of those that somebody wants deployed, which may comment and merge."""
+WRITES = {(COMMENTS, "pull-requests"), (MERGES, "pull-requests"), (MERGES, "contents")}
+LABELED = "github.event.label.name == 'deploy'"
 
 each_workflow = pytest.mark.parametrize("name", sorted(WORKFLOWS))
 
@@ -83,7 +87,7 @@ def test_actions_are_pinned_to_a_commit_and_leave_no_credentials(name: str) -> N
 @each_workflow
 def test_rights_are_read_only_and_time_is_bounded(name: str) -> None:
     for rights in (WORKFLOWS[name]["permissions"], *(job["permissions"] for job in _jobs(name) if "permissions" in job)):
-        reads = {right: level for right, level in rights.items() if (name, right) != (COMMENTS, "pull-requests")}
+        reads = {right: level for right, level in rights.items() if (name, right) not in WRITES}
         assert set(reads.values()) <= {"read", "none"}, rights
     assert WORKFLOWS[name]["permissions"] == {"contents": "read"}, "what writes is given to one job"
     assert "pull_request_target" not in _on(name)
@@ -102,7 +106,7 @@ def test_one_writer_at_a_time_and_none_is_cancelled(name: str) -> None:
 
 @each_workflow
 def test_a_schedule_avoids_the_full_hour_and_can_be_started_by_hand(name: str) -> None:
-    if not _verbs(name) or name == COMMENTS:
+    if not _verbs(name) or name in (COMMENTS, MERGES):
         assert "schedule" not in _on(name)
         return
     assert "workflow_dispatch" in _on(name)
@@ -128,7 +132,7 @@ def test_secrets_reach_exactly_the_steps_that_need_them_and_never_a_command(name
         secrets = {key for key, value in given.items() if SECRET.search(value)}
         assert all(given[key] == f"${{{{ secrets.{key} }}}}" for key in secrets), "a secret is named like its setting"
         rest = {key: value for key, value in given.items() if key not in secrets}
-        if verb == "review":
+        if verb in ("review", "deploy"):
             assert rest.items() >= TOKEN.items()
             rest.pop("GITHUB_TOKEN")
         if verb == "review" and not rest:
@@ -151,9 +155,9 @@ def test_what_a_step_is_given_are_settings(name: str) -> None:
 def test_a_fork_without_secrets_runs_nothing_on_schedule_and_is_reviewed_on_the_demo_company(name: str) -> None:
     for job in _jobs(name):
         if any(SECRET.search(str(step.get("env", ""))) for step in job["steps"]):
-            own = f" && {OF_A_FORK.format('==')}" if name == COMMENTS else ""
-            assert job["if"] == ENABLED.format("==") + own
-            assert name == COMMENTS or "pull_request" not in _on(name)
+            own = f" && {OF_A_FORK.format('==')}" if name in (COMMENTS, MERGES) else ""
+            assert job["if"] == ENABLED.format("==") + own + (f" && {LABELED}" if name == MERGES else "")
+            assert name in (COMMENTS, MERGES) or "pull_request" not in _on(name)
 
 
 def test_a_pull_request_is_reviewed_once_against_what_its_target_branch_built() -> None:
@@ -167,6 +171,14 @@ def test_a_pull_request_is_reviewed_once_against_what_its_target_branch_built() 
     review = f"{WAREHOUSE} review --comment"
     assert [step["run"] for step in demo["steps"] if "run" in step] == ["make setup", "make demo", "make setup", "make lint", review]
     assert [step["run"] for step in shared["steps"] if "run" in step] == ["make setup", "make lint", review]
+
+
+def test_what_is_deployed_is_what_was_looked_at_when_the_label_was_set() -> None:
+    assert _on(MERGES) == {"pull_request": {"types": ["labeled"]}}
+    (job,) = _jobs(MERGES)
+    assert job["permissions"] == {"contents": "write", "pull-requests": "write"}
+    assert job["steps"][0]["with"]["ref"] == "${{ github.event.pull_request.head.sha }}"
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make setup", f"{WAREHOUSE} deploy"]
 
 
 @each_workflow
