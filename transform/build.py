@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from transform.inputs import Inputs
+from transform.inputs import EVERYTHING, Changed, Inputs
 from transform.raw_tables import complete, lacking_error
 from warehouse import clock, storage
 from warehouse.errors import FindingsFound, StepFailed, UsageError
@@ -46,8 +46,8 @@ def build(restate: Sequence[str] = ()) -> Built:
     with storage.open_warehouse() as connection:
         raw = complete(connection)
         inputs = Inputs.now(connection, ROOT)
-        changed = inputs.changed(connection) if _stands() and not restate else None
-        if changed is not None and not changed:
+        changed = inputs.changed(connection) if _stands() else EVERYTHING
+        if not changed and not restate:
             return Built(models=[], planned=False)
         inputs.forget(connection, changed)
     try:
@@ -64,15 +64,15 @@ def _stands() -> bool:
     return settings().storage == "motherduck" or settings().state_file.exists()
 
 
-def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Collection[str] | None) -> Built:
-    with open_context(reads_models=changed is None) as context:
+def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Changed) -> Built:
+    with open_context(reads_models=changed.code or bool(restate)) as context:
         report: Report = context.console
-        planned: Literal["nothing", "changes", "everything"] = "nothing"
+        planned, stale = "nothing", changed.tables
         try:
-            if changed is None:
-                planned = _plan(context, report, restate, never_loaded)
+            if changed.code or restate:
+                planned, stale = _plan(context, report, restate, never_loaded, changed.tables)
             if planned != "everything":
-                _run(context, never_loaded, changed)
+                _run(context, never_loaded, stale)
         except (StepFailed, UsageError):
             raise
         except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
@@ -149,26 +149,40 @@ def _state_database(url: str) -> None:
         os.environ[f"WAREHOUSE_STATE_{name}"] = unquote(str(value or ""))
 
 
-def _plan(context: "Context", report: "Report", restate: Sequence[str], never_loaded: Collection[str]) -> Literal["nothing", "changes", "everything"]:
-    """Apply what changed in the code. Also mends an environment that a killed plan left half promoted."""
+def _plan(
+    context: "Context", report: "Report", restate: Sequence[str], never_loaded: Collection[str], changed: set[str] | None
+) -> tuple[Literal["nothing", "changes", "everything"], set[str] | None]:
+    """Apply what changed in the code. Also mends an environment that a killed plan left half promoted.
+
+    Returns: how much was planned, and the tables that have to be built after it as `_run` takes them.
+    """
     environment = context.state_reader.get_environment(ENVIRONMENT)
     unknown = [model for model in restate if context.get_model(model) is None]
     if unknown:
         raise UsageError(f"there is no model {unknown[0]!r}.", mend="write it as marts.order_facts; the models are the files under models/")
     if restate:
         context.apply(_builder(context, restate).build())
-        return "changes"
+        return "changes", changed
     if environment is not None and environment.finalized_ts:
         plan = _builder(context).build()
         if not plan.context_diff.has_changes and not plan.requires_backfill:
-            return "nothing"
+            return "nothing", changed
         # Audits of a plan compare what is built with what is loaded. So what is built is brought up to date first, by the
         # code that built it; where that code is what is broken, the plan itself says what is still wrong.
-        with suppress(Exception):
-            _run(context, never_loaded)
+        try:
+            _run(context, never_loaded, changed)
+        except Exception:  # SQLMesh raises many types; whatever it was, the plan comes next
+            changed = None
+        if report.has_failed:
+            changed = None
         report.forget()
+    before, until = {snapshot.snapshot_id for snapshot in _production(context)}, built_until(context)
     context.apply(_builder(context).build())
-    return "everything" if environment is None else "changes"
+    if environment is None:
+        return "everything", None
+    # What a review had built is taken over as it was then; what was loaded since is still to come.
+    behind = {_table(one) for one in _production(context) if one.is_model and one.snapshot_id not in before and _end(one) < until}
+    return "changes", changed if changed is None else changed | behind
 
 
 def _builder(context: "Context", restate: Sequence[str] = ()) -> "PlanBuilder":
@@ -182,7 +196,7 @@ def _builder(context: "Context", restate: Sequence[str] = ()) -> "PlanBuilder":
     )
 
 
-def _run(context: "Context", never_loaded: Collection[str], changed: Collection[str] | None = None) -> None:
+def _run(context: "Context", never_loaded: Collection[str], changed: Collection[str] | None) -> None:
     """Build models from their last state to now, whatever their schedule says.
 
     Left as they are: what reads only sources never loaded and, where `changed` names the tables that differ from what the last
@@ -232,4 +246,9 @@ def _execution_time(context: "Context") -> datetime:
 
 def built_until(context: "Context") -> datetime:
     """The instant up to which production is built."""
-    return datetime.fromtimestamp(max((end for snapshot in _production(context) for _, end in snapshot.intervals), default=0) / 1000, UTC)
+    return max((_end(snapshot) for snapshot in _production(context)), default=datetime.fromtimestamp(0, UTC))
+
+
+def _end(snapshot: "Snapshot") -> datetime:
+    """The instant up to which one model is built."""
+    return datetime.fromtimestamp(max((end for _, end in snapshot.intervals), default=0) / 1000, UTC)

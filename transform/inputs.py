@@ -6,7 +6,6 @@ loaded. The day is an input because audits and reports may ask for it: everythin
 """
 
 import hashlib
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -25,6 +24,28 @@ _CODE = ("config.yaml", "models", "macros", "audits", "external_models")
 _ENGINES = ("sqlmesh", "sqlglot", "duckdb")
 _RAW, _BUILT = "raw_", "sqlmesh__"
 """What the schemas of the tables begin with: those of the loads, and those in which SQLMesh keeps what it built."""
+
+
+_UNKNOWN = ""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What differs from the last build.
+
+    Attributes:
+        code: whether the project's files do, so that a plan is needed.
+        tables: those whose content differs; None where everything has to be built: another day, or no build that succeeded.
+    """
+
+    code: bool
+    tables: set[str] | None
+
+    def __bool__(self) -> bool:
+        return self.code or self.tables is None or bool(self.tables)
+
+
+EVERYTHING = Changed(code=True, tables=None)
 
 
 @dataclass(frozen=True)
@@ -46,16 +67,18 @@ class Inputs:
         """What the project's folder and the warehouse hold now. Reads every row once, some ten million a second."""
         return cls(_code(project), clock.now().date().isoformat(), _raw(connection) | _content(connection, _BUILT))
 
-    def forget(self, connection: "DuckDBPyConnection", changed: Collection[str] | None) -> None:
+    def forget(self, connection: "DuckDBPyConnection", changed: "Changed") -> None:
         """Before a build: what it is about to change is not known again until it succeeds.
 
         A killed build may have built from content that is taken back before the next one; remembered, that would pass for unchanged.
         """
         _create(connection)
-        if changed is None:
+        if changed.code or changed.tables is None:
             connection.execute("DELETE FROM ops.built_from")
         else:
-            connection.executemany("DELETE FROM ops.built_from WHERE input = ?", [[table] for table in changed])
+            for table in changed.tables:
+                connection.execute("DELETE FROM ops.built_from WHERE input = ?", [table])
+                connection.execute("INSERT INTO ops.built_from VALUES (?, ?)", [table, _UNKNOWN])
 
     def remember(self, connection: "DuckDBPyConnection") -> None:
         """After a build that succeeded: what it was made of, and what it made."""
@@ -67,13 +90,16 @@ class Inputs:
         connection.executemany("INSERT INTO ops.built_from VALUES (?, ?)", rows)
         connection.commit()
 
-    def changed(self, connection: "DuckDBPyConnection") -> set[str] | None:
-        """The tables that differ from what the last build left; None where everything has to be built: other code, another day, no build."""
+    def changed(self, connection: "DuckDBPyConnection") -> "Changed":
+        """What differs from what the last build was made of, and left."""
         _create(connection)
         built_from = dict(connection.execute("SELECT input, state FROM ops.built_from").fetchall())
-        if (built_from.pop("code", None), built_from.pop("day", None)) != (self.code, self.day):
-            return None
-        return {table for table in self.tables.keys() | built_from.keys() if self.tables.get(table) != built_from.get(table)}
+        code, day = built_from.pop("code", None), built_from.pop("day", None)
+        if code is None or day != self.day:
+            return EVERYTHING
+        tables = {table for table in self.tables.keys() | built_from.keys() if self.tables.get(table) != built_from.get(table)}
+        # What a review built is none of production's tables until a plan takes it over.
+        return Changed(code != self.code, {table for table in tables if table in built_from or table.startswith(_RAW)})
 
 
 def _create(connection: "DuckDBPyConnection") -> None:

@@ -40,6 +40,11 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
         """The models built, in the order in which they ended."""
         return list(self._models.values())
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether a model, an audit or anything else went wrong."""
+        return bool(self._failures or self._errors)
+
     def forget(self) -> None:
         """Begin anew: what was said so far was about a build that is being replaced."""
         self._models.clear()
@@ -110,7 +115,7 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
         Raises:
             StepFailed, FindingsFound
         """
-        if self._failures or self._errors:
+        if self.has_failed:
             raise self._from_failures() if self._failures else self.failure(RuntimeError("see above"))
 
     def _from_failures(self) -> WarehouseError:

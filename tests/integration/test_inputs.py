@@ -12,6 +12,7 @@ import yaml
 import transform.build as build_module
 from transform.inputs import Inputs
 from transform.raw_tables import external_models
+from transform.review import build_environment
 from warehouse import settings
 from warehouse.errors import FindingsFound
 from warehouse.settings import ROOT
@@ -135,6 +136,12 @@ def test_what_an_audit_found_is_found_again_until_it_is_mended(checkout: Path) -
             build_module.build()
     _ask("UPDATE raw_postgres.orders SET revenue = 10 WHERE id = 2")
     assert _built() == OF_ORDERS
+    _ask(f"INSERT INTO {_table_behind('marts.orders')} VALUES (9, 'USD', -1)")
+    for _ in range(2):
+        with pytest.raises(FindingsFound, match="audit no_negative_revenue found 1 rows"):
+            build_module.build()
+    _ask(f"DELETE FROM {_table_behind('marts.orders')} WHERE order_id = 9")
+    assert _built() == OF_ORDERS
 
 
 def test_another_day_and_other_code_and_a_lost_state_build_everything(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,3 +172,27 @@ def test_a_build_that_failed_is_not_remembered_even_if_its_input_is_taken_back(c
     _ask("UPDATE raw_postgres.orders SET revenue = 10 WHERE id = 2")
     assert _built() == OF_ORDERS
     assert _ask("SELECT SUM(revenue) FROM marts.revenue")[0][0] == 30
+
+
+def test_a_reviewed_change_is_taken_over_with_what_was_loaded_after_the_review(checkout: Path) -> None:
+    people = checkout / "models/marts/people.sql"
+    before = people.read_text()
+    people.write_text(before.replace("COUNT(*)", "COUNT(*) * 2"))
+    assert build_environment("pr_12", megabytes=100).is_built
+    reviewed = people.read_text()
+    people.write_text(before)
+    _ask("INSERT INTO raw_postgres.users (id) VALUES (4)")
+    assert "marts.people" in _built()
+    assert _ask("SELECT * FROM marts.people") == [(4,)]
+    people.write_text(reviewed)
+    assert _built() == {"marts.people"}
+    assert _ask("SELECT * FROM marts.people") == [(8,)]
+
+
+def test_a_reviewed_change_is_taken_over_as_it_is_when_nothing_was_loaded(checkout: Path) -> None:
+    people = checkout / "models/marts/people.sql"
+    people.write_text(people.read_text().replace("COUNT(*)", "COUNT(*) * 2"))
+    assert build_environment("pr_12", megabytes=100).is_built
+    table = _table_behind("marts__pr_12.people")
+    assert build_module.build() == build_module.Built(models=[], planned=True)
+    assert (_table_behind("marts.people"), _ask("SELECT * FROM marts.people")) == (table, [(6,)])
