@@ -78,11 +78,12 @@ def review(name: str | None, *, megabytes: int, as_json: bool, comment: bool) ->
 def _look(name: str, megabytes: int) -> Review:
     from monitoring.environments import check_environment
     from privacy.policy import policy
+    from transform.dashboards import dashboards, reached
     from transform.effect import differences, headline
     from transform.headline import headline_metrics
     from transform.review import Problem, build_environment
 
-    metrics = headline_metrics()
+    metrics, seen = headline_metrics(), dashboards()
     environment = build_environment(name, megabytes=megabytes)
     told = Review(environment, seconds_before=_seconds_before())
     if not environment.is_built:
@@ -91,6 +92,9 @@ def _look(name: str, megabytes: int) -> Review:
     wanted = [model.name for model in environment.models if model.category != "removed"]
     with storage.open_warehouse() as connection:
         told.differences = differences(connection, environment, personal)
+        for difference in told.differences:
+            difference.dashboards, broken = reached(difference, seen)
+            environment.problems += [Problem("dashboard", what) for what in broken]
         told.metrics = headline(connection, environment, metrics)
         try:
             found = check_environment(connection, name, wanted, views=environment.views, now=clock.now())

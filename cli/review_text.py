@@ -83,6 +83,8 @@ def _detail_lines(model: "ChangedModel", difference: "Difference | None") -> Ite
             yield "other values: " + ", ".join(f"`{column}` in {_count(count, 'row')}" for column, count in difference.values_changed.items())
         for key in difference.keys:
             yield _safe(key)
+        if difference.dashboards:
+            yield "shown on " + ", ".join(_safe(name) for name in difference.dashboards)
     if model.downstream and model.category != "metadata only":
         yield "read by " + ", ".join(f"`{name}`" for name in model.downstream)
 

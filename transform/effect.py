@@ -26,6 +26,7 @@ class Difference:
         values_changed: column to the number of rows in which its value is another, for columns both sides have.
         keys: up to SAMPLE_KEYS of the rows added, removed and changed, as "added: date=1998-01-01".
         bytes_before, bytes_after: of the blocks on the disk; None where there is no table or the storage does not tell.
+        dashboards: those declared that show other numbers by it, with their owners.
     """
 
     mart: str
@@ -42,6 +43,7 @@ class Difference:
     bytes_before: int | None = None
     bytes_after: int | None = None
     note: str = ""
+    dashboards: list[str] = field(default_factory=list)
 
     @property
     def columns(self) -> list[str]:

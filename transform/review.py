@@ -32,7 +32,7 @@ _CATEGORIES: dict[int, Category] = {
 class Problem:
     """One thing that would go wrong if the change were merged: where it shows, and what."""
 
-    kind: Literal["build", "audit", "test", "contract", "metric"]
+    kind: Literal["build", "audit", "test", "contract", "metric", "dashboard"]
     what: str
 
 

@@ -60,6 +60,7 @@ metrics:
   - {name: revenue, mart: marts.revenue, value: SUM(revenue), by: currency}
   - {name: orders, mart: marts.facts, value: COUNT(*)}
 """,
+    "models/dashboards.yaml": "dashboards: [{name: Week, owner: founders, reads: {marts.revenue: [date, revenue]}}]",
     "tests/models/test_revenue.yaml": """
 test_a_day_has_one_row_a_currency:
   model: marts.revenue
@@ -137,6 +138,7 @@ def _point_at(home: Path, checkout: Path, now: str, patch: pytest.MonkeyPatch) -
     patch.setattr(build_module, "ROOT", checkout)
     patch.setattr("monitoring.environments.FOLDER", checkout / "soda")
     patch.setattr("transform.headline.FILE", checkout / "models/headline_metrics.yaml")
+    patch.setattr("transform.dashboards.FILE", checkout / "models/dashboards.yaml")
     settings.reload()
 
 
@@ -235,7 +237,7 @@ def test_an_audit_stops_a_breaking_change_and_without_it_the_numbers_it_moves_ar
     assert "| `marts.revenue` | breaking | 5 | 4 | 0 | 1 | 3 |" in text
     assert "- other values: `revenue` in 3 rows\n- removed: date=1998-02-19, currency=USD\n- changed: date=1997-12-31, currency=USD\n" in text
     assert "| `marts.currencies` | indirectly breaking | 2 | 2 | 0 | 0 | 2 |" in text
-    assert "- read by `marts.currencies`" in text
+    assert "- shown on Week (founders)\n- read by `marts.currencies`" in text
     assert _production(home) == before
 
     environment = _table_behind(home, "marts__pr_12.revenue")
