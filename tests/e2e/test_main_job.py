@@ -34,7 +34,8 @@ STRIPE_MARTS = {
     "subscription_facts",
 }
 REVENUE_MARTS = {"daily_revenue", "daily_revenue_reporting", "exchange_rates"}
-MARTS = {"cohort_retention", "customer_lifetime_value", "order_facts", "user_dim", "user_dim_history"} | REVENUE_MARTS | STRIPE_MARTS
+CUSTOMER_MARTS = {"customer_360", "customer_predictions", "churned_customers", "identity_map", "date_dim"}
+MARTS = {"cohort_retention", "customer_lifetime_value", "order_facts", "user_dim", "user_dim_history"} | REVENUE_MARTS | STRIPE_MARTS | CUSTOMER_MARTS
 STEPS = [("load", "postgres"), ("transform", ""), ("check", ""), ("publish", "")]
 
 
