@@ -145,31 +145,15 @@ WITH identities AS (
     SUM(predicted_revenue) AS predicted_revenue,
     MAX(probability_alive) AS probability_alive,
     MIN(first_order_date) AS first_order_date,
-    MAX(last_order_date) AS last_order_date
+    MAX(last_order_date) AS last_order_date,
+    ROW_NUMBER() OVER (
+      PARTITION BY customer_key
+      ORDER BY SUM(orders) DESC, SUM(charges) DESC, SUM(mrr) > 0 DESC, currency
+    ) AS number
   FROM amounts_of_each
   GROUP BY
     customer_key,
     currency
-), ranked AS (
-  SELECT
-    customer_key,
-    currency,
-    orders,
-    revenue,
-    margin,
-    payments,
-    mrr,
-    subscriptions,
-    charges,
-    predicted_revenue,
-    probability_alive,
-    first_order_date,
-    last_order_date,
-    ROW_NUMBER() OVER (
-      PARTITION BY customer_key
-      ORDER BY orders DESC, charges DESC, mrr > 0 DESC, currency
-    ) AS number
-  FROM by_currency
 ), sold AS (
   SELECT
     customer_key,
@@ -212,7 +196,7 @@ WITH identities AS (
     SUM(subscriptions) AS active_subscriptions,
     SUM(charges) AS charges,
     MAX(probability_alive) AS probability_alive
-  FROM ranked
+  FROM by_currency
   GROUP BY
     customer_key
 ), seen_each AS (
