@@ -74,7 +74,9 @@ class _Account:
 
     def customer(self, person: Profile, currency: str) -> Object:
         local = person.email.partition("@")[0].partition("+")[0].rstrip("0123456789")
-        return self._make("customers", person.created_at, email=person.email, phone=person.phone, name=local.replace(".", " ").title(), currency=currency)
+        known = {"user_id": str(person.user_id)} if person.user_id // EVERY % 2 else {}  # the shop began late to write its own key down
+        name = local.replace(".", " ").title()
+        return self._make("customers", person.created_at, email=person.email, phone=person.phone, name=name, currency=currency, metadata=known)
 
     def sale(self, customer: Object, purchase: Purchase) -> None:
         """A purchase in the shop, paid by card; one in forty was refused at first."""

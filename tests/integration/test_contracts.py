@@ -14,9 +14,10 @@ from typing import Any
 
 import duckdb
 import pytest
+from integration.broken_customers import BROKEN as BROKEN_CUSTOMERS
+from integration.broken_customers import GOOD, WARNINGS
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
 from integration.broken_revenue import BROKEN as BROKEN_REVENUE
-from integration.broken_revenue import GOOD, WARNINGS
 from integration.broken_stripe import BROKEN as BROKEN_STRIPE
 from integration.broken_subscriptions import BROKEN as BROKEN_SUBSCRIPTIONS
 from integration.broken_subscriptions import NOTHING_MOVED
@@ -95,6 +96,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     *BROKEN_REVENUE,
     *BROKEN_ANALYTICS,
     *BROKEN_ZENDESK,
+    *BROKEN_CUSTOMERS,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
 ]  # fmt: skip
 

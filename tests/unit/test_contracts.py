@@ -62,6 +62,7 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
         "marts.subscription_facts", "marts.subscription_history", "marts.subscription_retention", "marts.mrr_by_subscription_month", "marts.mrr_movements",
         "marts.refund_facts", "marts.dispute_facts", "marts.balance_transaction_facts",
         "marts.balance_reconciliation", "marts.daily_revenue_reporting", "marts.exchange_rates",
+        "marts.date_dim", "marts.identity_map", "marts.customer_360", "marts.customer_predictions", "marts.churned_customers",
         *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
         *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
         *(f"raw_zendesk.{name}" for name in zendesk().tables), *(f"staging.stg_zendesk__{name}" for name in STAGED_OF_ZENDESK),

@@ -7,13 +7,15 @@ MODEL (
     marts.user_dim_history
   ),
   references user_id,
-  description 'What each customer has bought so far, per currency. Recency, frequency and T follow the customer-base literature: purchases of one day count once, and the observation ends on the last order day held.',
+  description 'What each customer has bought so far, per currency; what the customer will buy is in marts.customer_predictions. Recency, frequency and T follow the customer-base literature: purchases of one day count once, and the observation ends on the last order day held.',
   column_descriptions (
     user_id = 'Key of the user; see marts.user_dim.',
     currency = 'ISO 4217 code of the amounts; never add rows of different currencies.',
     revenue = 'Sum of the revenue of all orders of the customer.',
     orders = 'Number of orders of the customer.',
+    margin = 'What is left of the revenue after the cost of what was sold: revenue times the share that config.yaml declares (gross_margin), rounded to cents; null where none is declared.',
     average_order_value = 'Revenue divided by orders, rounded to cents.',
+    repeat_revenue = 'Revenue of the orders of all days after the first purchase day.',
     first_order_date = 'UTC day of the first order.',
     last_order_date = 'UTC day of the last order.',
     frequency = 'Number of days with a purchase, less the first one.',
@@ -34,7 +36,8 @@ WITH observed_orders AS (
     user_id,
     currency,
     order_date,
-    revenue
+    revenue,
+    order_date > MIN(order_date) OVER (PARTITION BY user_id, currency) AS is_repeated
   FROM marts.order_facts
 ), observation AS (
   SELECT
@@ -48,8 +51,13 @@ SELECT
   SUM(o.revenue)::DECIMAL(18, 2) AS revenue,
   COUNT(*)::BIGINT AS orders,
   ROUND((
+    SUM(o.revenue) * @gross_margin
+  )::DECIMAL(38, 8), 2)::DECIMAL(18, 2) AS margin,
+  ROUND((
     SUM(o.revenue) / COUNT(*)
   )::DECIMAL(38, 8), 2)::DECIMAL(18, 2) AS average_order_value,
+  COALESCE(SUM(o.revenue) FILTER(WHERE
+    o.is_repeated), 0)::DECIMAL(18, 2) AS repeat_revenue,
   MIN(o.order_date)::DATE AS first_order_date,
   MAX(o.order_date)::DATE AS last_order_date,
   (
