@@ -33,8 +33,9 @@ STRIPE_MARTS = {
     "subscription_retention",
     "subscription_facts",
 }
+SUPPORT_MARTS = {"business_hours", "schedule_history", "support_daily", "ticket_backlog_daily", "ticket_facts", "ticket_status_history"}
 REVENUE_MARTS = {"daily_revenue", "daily_revenue_reporting", "exchange_rates"}
-MARTS = {"cohort_retention", "customer_lifetime_value", "order_facts", "user_dim", "user_dim_history"} | REVENUE_MARTS | STRIPE_MARTS
+MARTS = {"cohort_retention", "customer_lifetime_value", "order_facts", "user_dim", "user_dim_history"} | REVENUE_MARTS | STRIPE_MARTS | SUPPORT_MARTS
 STEPS = [("load", "postgres"), ("transform", ""), ("check", ""), ("publish", "")]
 
 
@@ -150,8 +151,8 @@ def test_runs_and_steps_are_recorded_in_the_warehouse_as_status_tells_them(story
         assert [(step["step"], step["item"], step["status"]) for step in steps_run] == [(*step, "succeeded") for step in STEPS]
     first = story.first
     assert (first.step("load")["rows_in"], first.step("load")["rows_out"]) == (93_229, 93_229)
-    days = len({row[0] for row in first.marts["daily_revenue"]})  # marts.daily_revenue_reporting has a row for each; those of Stripe are empty here
-    assert first.step("publish")["rows_in"] == first.step("publish")["rows_out"] == sum(len(rows) for rows in first.marts.values()) + days
+    days = len({row[0] for row in first.marts["daily_revenue"]})  # marts.daily_revenue_reporting and support_daily have a row for each; the rest is empty
+    assert first.step("publish")["rows_in"] == first.step("publish")["rows_out"] == sum(len(rows) for rows in first.marts.values()) + 2 * days
 
 
 def test_a_source_without_a_key_is_said_to_be_left_out_of_the_checks(story: Story) -> None:

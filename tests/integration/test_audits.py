@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from integration import broken_google_analytics, broken_revenue, broken_stripe, broken_subscriptions, broken_zendesk
+from integration import broken_google_analytics, broken_revenue, broken_stripe, broken_subscriptions, broken_support, broken_zendesk
 
 from transform.build import build, open_context
 from transform.raw_tables import external_models
@@ -44,7 +44,7 @@ ORDERS = [
 ]
 
 # How each audit is broken: model, audit, SQL. Names in braces are the physical tables behind the models.
-OTHERS = (broken_stripe, broken_google_analytics, broken_zendesk, broken_subscriptions, broken_revenue)
+OTHERS = (broken_stripe, broken_google_analytics, broken_zendesk, broken_subscriptions, broken_revenue, broken_support)
 NEVER_NULL = {
     "staging.stg_postgres__orders": ("raw_postgres.orders", "id user_id ordered_at"),
     "staging.stg_postgres__users": ("raw_postgres.users", "id"),
@@ -56,7 +56,7 @@ NEVER_NULL = {
     "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
     **{model: row for one in OTHERS for model, row in one.NEVER_NULL.items()},
 }
-COMBINED = ("marts.balance_reconciliation", *broken_google_analytics.COMBINED, *broken_zendesk.COMBINED, *broken_subscriptions.COMBINED)
+COMBINED = ("marts.balance_reconciliation", *(model for one in OTHERS for model in getattr(one, "COMBINED", ())))
 UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
     ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention", *COMBINED), "unique_combination_of_columns"
 )
