@@ -14,6 +14,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from integration.broken_acquisition import BROKEN as BROKEN_ACQUISITION
+from integration.broken_acquisition import GOOD as GOOD_ACQUISITION
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
 from integration.broken_revenue import BROKEN as BROKEN_REVENUE
 from integration.broken_revenue import GOOD, WARNINGS
@@ -98,6 +100,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     *BROKEN_ANALYTICS,
     *BROKEN_ZENDESK,
     *BROKEN_SUPPORT,
+    *BROKEN_ACQUISITION,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
 ]  # fmt: skip
 
@@ -110,7 +113,7 @@ def _good(table: str, column: str, data_type: str) -> str:
         return "i::VARCHAR"
     if table.startswith("raw_stripe.") and column == "currency":
         return "'eur'"
-    return (GOOD | GOOD_SUPPORT).get((table, column)) or COLUMNS.get(column, VALUES[data_type])
+    return (GOOD | GOOD_SUPPORT | GOOD_ACQUISITION).get((table, column)) or COLUMNS.get(column, VALUES[data_type])
 
 
 @pytest.fixture(scope="module")
