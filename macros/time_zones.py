@@ -1,5 +1,7 @@
 """Time zones by the names that sources give them."""
 
+import json
+
 from sqlglot import exp
 from sqlmesh import macro
 from sqlmesh.core.macros import MacroEvaluator
@@ -46,8 +48,11 @@ _NAMES = {
 
 @macro()  # type: ignore[untyped-decorator]  # SQLMesh types no decorator
 def iana_time_zone(evaluator: MacroEvaluator, name: exp.Expression) -> exp.Expression:
-    """The IANA name of a time zone as Zendesk calls it; a name of the form Area/Place stays, one that is neither is NULL."""
-    found = exp.case()
-    for theirs, iana in _NAMES.items():
-        found = found.when(name.copy().eq(exp.Literal.string(theirs)), exp.Literal.string(iana))
-    return found.when(exp.Like(this=name.copy(), expression=exp.Literal.string("%/%")), name.copy())
+    """The IANA name of a time zone as Zendesk calls it; a name of the form Area/Place stays, one that is neither is NULL.
+
+    The names are one literal: a CASE of them all would cost every command that reads the models.
+    """
+    known = exp.Literal.string(json.dumps(_NAMES))
+    found = exp.Anonymous(this="JSON_EXTRACT_STRING", expressions=[known, name.copy()])
+    is_name = exp.Between(this=exp.func("LEFT", name.copy(), exp.Literal.number(1)), low=exp.Literal.string("A"), high=exp.Literal.string("Z"))
+    return exp.case().when(exp.Like(this=name.copy(), expression=exp.Literal.string("%/%")), name.copy()).when(is_name, found)
