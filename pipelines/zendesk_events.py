@@ -1,4 +1,4 @@
-"""Ticket events unpacked: the history of every field, and the comments."""
+"""Ticket events unpacked: the history of every field and of the schedule given to a ticket, and the comments."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,13 @@ def unpack(event: Object, custom: "CustomFields", history: Batch, comments: Batc
                  "changed_by": event.get("updater_id"), "created_at": at, **one}
                 for one in _fields(child, custom)
             ]  # fmt: skip
+        elif child.get("event_type") == "ScheduleAssignment":
+            before = child.get("previous_schedule_id")
+            history.objects.append(
+                {**common, "id": child["id"], "change": "create" if before is None else "change", "changed_at": child.get("created_at") or at,
+                 "changed_by": event.get("updater_id"), "created_at": at, "field": "schedule_id", "value": _plain(child.get("new_schedule_id")),
+                 "previous_value": _plain(before)}
+            )  # fmt: skip
         elif child.get("event_type") == "Comment" and ("body" in child or "plain_body" in child):
             comments.objects.append(
                 {**common, "id": child["id"], "author_id": child.get("author_id") or event.get("updater_id"), "is_public": child.get("public"),

@@ -53,7 +53,7 @@ def _bought(purchase: Purchase) -> Iterator[Hit]:
     yield Hit(*visit, "add_to_cart", {**about, "pagePath": page}, items=(Item(line, purchase.quantity),))
     # Shops put such things into their addresses; the warehouse must not keep them.
     yield Hit(*visit, "page_view", {**about, "pagePath": f"/checkout/{who.email}"}, seconds=15)
-    yield Hit(*visit, "purchase", {**about, "pagePath": "/thanks"}, seconds=3, value=purchase.revenue, items=(item,))
+    yield Hit(*visit, "purchase", {**about, "pagePath": "/thanks", "transactionId": str(purchase.order_id)}, seconds=3, value=purchase.revenue, items=(item,))
 
 
 def _looked(day: date, place: int) -> Iterator[Hit]:

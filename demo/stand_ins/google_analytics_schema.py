@@ -52,6 +52,7 @@ DIMENSIONS = {
     "landingPage": ("Landing page", "Page / Screen"), "landingPagePlusQueryString": ("Landing page + query string", "Page / Screen"),
     "hostName": ("Hostname", "Page / Screen"), "pagePath": ("Page path", "Page / Screen"), "pageTitle": ("Page title", "Page / Screen"),
     "pagePathPlusQueryString": ("Page path + query string", "Page / Screen"), "pageReferrer": ("Page referrer", "Page / Screen"),
+    "transactionId": ("Transaction ID", "Ecommerce"),
     "eventName": ("Event name", "Event"), "isKeyEvent": ("Is key event", "Event"), "deviceCategory": ("Device category", "Platform / Device"),
     "operatingSystem": ("Operating system", "Platform / Device"), "browser": ("Browser", "Platform / Device"), "country": ("Country", "Geography"),
     "countryId": ("Country ID", "Geography"), "region": ("Region", "Geography"), "city": ("City", "Geography"),

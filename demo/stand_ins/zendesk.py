@@ -78,6 +78,7 @@ class ZendeskStandIn:
         names = ("tickets", "users", "organizations", "ticket_events", "ticket_metric_events", "holidays", *LISTS.values())
         self._objects: dict[str, dict[int, Object]] = {name: {} for name in names}
         self._numbers = itertools.count(1)
+        self._schedules: dict[int, int] = {}
         self._tokens: dict[str, datetime] = {}
         self._exports: list[datetime] = []
         self._generation = 0
@@ -161,6 +162,19 @@ class ZendeskStandIn:
         with self._lock:
             kept = [one for one in self._objects["tickets"][number]["custom_fields"] if one["id"] != field_id]
             return self.update_ticket(number, custom_fields=[*kept, {"id": field_id, "value": value}])
+
+    def assign_schedule(self, number: int, schedule: int) -> None:
+        """Give a ticket a schedule, as triggers do; the ticket itself does not say which it has."""
+        with self._lock:
+            before, self._schedules[number] = self._schedules.get(number), schedule
+            child = {"id": next(self._numbers), "via": "Rule", "via_reference_id": None, "event_type": "ScheduleAssignment", "previous_schedule_id": before,
+                     "new_schedule_id": schedule}  # fmt: skip
+            self._note(number, None, [child])
+
+    def apply_sla(self, number: int, minutes: int, *, business_hours: bool, metric: str = "reply_time") -> None:
+        """Apply a target to a metric of a ticket, as policies do."""
+        policy = {"id": 1, "title": "Promise", "description": None}
+        self._measure(number, metric, "apply_sla", sla={"target": minutes, "business_hours": business_hours, "policy": policy})
 
     def forget_cursors(self) -> None:
         """From now on the cursors given so far are refused."""
@@ -323,14 +337,19 @@ class ZendeskStandIn:
                  "html_body": f"<div>{comment}</div>", "plain_body": comment, "public": is_public, "attachments": [], "audit_id": number,
                  "created_at": self._stamp(), "event_type": "Comment"}
             )  # fmt: skip
-        event = {"id": number, "ticket_id": after["id"], "timestamp": self._seconds(), "created_at": self._stamp(), "updater_id": by, "via": "Web service",
-                 "system": {"client": "stand-in", "ip_address": "203.0.113.7"}, "metadata": {}, "event_type": "Audit", "child_events": children}  # fmt: skip
-        self._objects["ticket_events"][number] = event
+        self._note(after["id"], by, children, number)
 
-    def _measure(self, ticket: int, metric: str, kind: str) -> None:
+    def _note(self, ticket: int, by: int | None, children: list[Object], number: int | None = None) -> None:
+        number = number or next(self._numbers)
+        self._objects["ticket_events"][number] = {
+            "id": number, "ticket_id": ticket, "timestamp": self._seconds(), "created_at": self._stamp(), "updater_id": by, "via": "Web service",
+            "system": {"client": "stand-in", "ip_address": "203.0.113.7"}, "metadata": {}, "event_type": "Audit", "child_events": children,
+        }  # fmt: skip
+
+    def _measure(self, ticket: int, metric: str, kind: str, **more: Any) -> None:
         number = next(self._numbers)
         self._objects["ticket_metric_events"][number] = {
-            "id": number, "ticket_id": ticket, "metric": metric, "instance_id": 1, "type": kind, "time": self._stamp(),
+            "id": number, "ticket_id": ticket, "metric": metric, "instance_id": 1, "type": kind, "time": self._stamp(), **more,
         }  # fmt: skip
 
     def _is_shown(self, name: str, thing: Object) -> bool:

@@ -31,7 +31,8 @@ NEVER_NULL = {f"staging.stg_google_analytics__{name}": (f"raw_google_analytics.{
 COMBINED = tuple(f"staging.stg_google_analytics__{name}" for name in ("metadata", "report_quality"))
 """The views of which more than one column tells rows apart."""
 
-_VALUES = {"date": "DATE '1998-02-01'"}
+_VALUES = {"date": "DATE '1998-02-01'", "transaction_id": "'2'", "transactions": "1", "event_name": "'view_item'", "session_source": "'(direct)'"}
+_MORE = {"transactions": " transaction_id transactions session_source", "events": " event_name"}
 
 
 def _row(name: str, columns: str) -> str:
@@ -39,5 +40,12 @@ def _row(name: str, columns: str) -> str:
     return f"INSERT INTO raw_google_analytics.{name} ({columns.replace(' ', ', ')}) VALUES ({values})"
 
 
-ROWS = [_row(name, columns) for name, columns in KEYS.items()]
-"""A row of each of Google Analytics' tables."""
+ROWS = [_row(name, columns + _MORE.get(name, "")) for name, columns in KEYS.items()]
+ROWS += [
+    "UPDATE raw_google_analytics.report_quality SET report = 'events'",
+    _row("transactions", KEYS["transactions"] + _MORE["transactions"]).replace("'row_id'", "'first'").replace("'2'", "'1'").replace("(direct)", "google"),
+]
+"""A row of each of Google Analytics' tables; two of orders of one user, the later one direct."""
+
+RESTATED = ("UPDATE raw_google_analytics.acquisition SET sessions = 7", "UPDATE raw_google_analytics.events SET event_count = 7")
+"""What a load does with days that Google restated."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from integration import broken_customers, broken_google_analytics, broken_revenue, broken_stripe, broken_subscriptions, broken_zendesk
+from integration.broken import OTHERS
 
 from transform.build import build, open_context
 from transform.raw_tables import external_models
@@ -44,7 +44,6 @@ ORDERS = [
 ]
 
 # How each audit is broken: model, audit, SQL. Names in braces are the physical tables behind the models.
-OTHERS = (broken_stripe, broken_google_analytics, broken_zendesk, broken_subscriptions, broken_revenue, broken_customers)
 NEVER_NULL = {
     "staging.stg_postgres__orders": ("raw_postgres.orders", "id user_id ordered_at"),
     "staging.stg_postgres__users": ("raw_postgres.users", "id"),
@@ -56,10 +55,9 @@ NEVER_NULL = {
     "marts.cohort_retention": ("{cohort_retention}", "cohort_month months_since_first cohort_size active_customers retention_rate"),
     **{model: row for one in OTHERS for model, row in one.NEVER_NULL.items()},
 }
-COMBINED = ("marts.balance_reconciliation", *(model for one in OTHERS for model in getattr(one, "COMBINED", ())))
-UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(
-    ("marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention", *COMBINED), "unique_combination_of_columns"
-)
+COMBINED = ("marts.balance_reconciliation", "marts.user_dim_history", "marts.daily_revenue", "marts.customer_lifetime_value", "marts.cohort_retention")
+COMBINED += tuple(model for one in OTHERS for model in getattr(one, "COMBINED", ()))
+UNIQUE = dict.fromkeys(NEVER_NULL, "unique_values") | dict.fromkeys(COMBINED, "unique_combination_of_columns")
 MONEY = ("order_facts", "daily_revenue", "customer_lifetime_value")
 TOTALS = ("daily_revenue", "customer_lifetime_value")
 
@@ -299,8 +297,9 @@ def test_an_old_order_that_is_edited_later_moves_its_own_day(built: Path) -> Non
     revenue = "SELECT date, currency, orders, revenue FROM marts.daily_revenue ORDER BY ALL"
     before = _rows(built, revenue)
     assert (date(1997, 12, 31), "USD", 1, Decimal("11.77")) in before
-    _change(built, _orders_edited("revenue = 10.00", "1"), _orders_edited("ordered_at = '1998-02-04 00:00:00+00'", "5"))
+    _change(built, _orders_edited("revenue = 10.00", "1"), _orders_edited("ordered_at = '1998-02-04 00:00:00+00'", "5"), *broken_google_analytics.RESTATED)
     build()
+    assert _rows(built, "SELECT sessions, (SELECT events FROM marts.funnel_daily WHERE step = 1) FROM marts.acquisition_daily") == [(7, 7)]
     expected = {
         *before,
         (date(1997, 12, 31), "USD", 1, Decimal("10.00")),

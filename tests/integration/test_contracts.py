@@ -14,6 +14,8 @@ from typing import Any
 
 import duckdb
 import pytest
+from integration.broken_acquisition import BROKEN as BROKEN_ACQUISITION
+from integration.broken_acquisition import GOOD as GOOD_ACQUISITION
 from integration.broken_customers import BROKEN as BROKEN_CUSTOMERS
 from integration.broken_customers import GOOD, WARNINGS
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
@@ -21,6 +23,8 @@ from integration.broken_revenue import BROKEN as BROKEN_REVENUE
 from integration.broken_stripe import BROKEN as BROKEN_STRIPE
 from integration.broken_subscriptions import BROKEN as BROKEN_SUBSCRIPTIONS
 from integration.broken_subscriptions import NOTHING_MOVED
+from integration.broken_support import BROKEN as BROKEN_SUPPORT
+from integration.broken_support import GOOD as GOOD_SUPPORT
 from integration.broken_zendesk import BROKEN as BROKEN_ZENDESK
 
 from monitoring import contracts as contracts_module
@@ -40,7 +44,7 @@ VALUES = {
     "BIGINT": "i", "INTEGER": "i + 20", "BOOLEAN": "true", "VARCHAR": "'EUR'", "DATE": DAY, "TIMESTAMP": INSTANT, "TIMESTAMPTZ": INSTANT,
     "DECIMAL(12,2)": "i * 9.99", "DECIMAL(18,2)": "i * 9.99", "DECIMAL(9,6)": "0.25",
     "DECIMAL(38,3)": "i * 0.01", "DECIMAL(38,12)": "0.25", "DECIMAL(18,10)": "0.25",
-    "DECIMAL(38,6)": "i * 0.01", "DOUBLE": "0.25",
+    "DECIMAL(38,6)": "i * 0.01", "DOUBLE": "0.25", "DECIMAL(18,6)": "0.25", "DECIMAL(18,1)": "0.5",
 }  # fmt: skip
 COLUMNS = {
     "email_hash": HASH, "valid_to": f"CASE WHEN i = 0 THEN {INSTANT} + INTERVAL 1 HOUR END", "phone_masked": "'+49 *** **12'", "is_deleted": "false",
@@ -97,6 +101,8 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     *BROKEN_ANALYTICS,
     *BROKEN_ZENDESK,
     *BROKEN_CUSTOMERS,
+    *BROKEN_SUPPORT,
+    *BROKEN_ACQUISITION,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
 ]  # fmt: skip
 
@@ -109,7 +115,7 @@ def _good(table: str, column: str, data_type: str) -> str:
         return "i::VARCHAR"
     if table.startswith("raw_stripe.") and column == "currency":
         return "'eur'"
-    return GOOD.get((table, column)) or COLUMNS.get(column, VALUES[data_type])
+    return (GOOD | GOOD_SUPPORT | GOOD_ACQUISITION).get((table, column)) or COLUMNS.get(column, VALUES[data_type])
 
 
 @pytest.fixture(scope="module")

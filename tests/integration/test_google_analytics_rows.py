@@ -183,6 +183,9 @@ def test_staging_shows_what_google_shows_now_and_keeps_its_contracts(world: Worl
     query = """SELECT date, sum(purchase_revenue) = (SELECT sum(revenue) FROM staging.stg_postgres__orders WHERE ordered_at::DATE = date)
                FROM staging.stg_google_analytics__acquisition GROUP BY date ORDER BY date"""
     assert ask(query) == [(date(1998, 6, 29), True), (date(1998, 6, 30), True)]
+    _assert_orders_are_credited()
+    assert ask("SELECT date, sum(users) FROM marts.funnel_daily WHERE date > DATE '2000-01-01' GROUP BY date HAVING sum(users) > 0") == []
+    assert ask("SELECT DISTINCT is_exact FROM marts.funnel_daily WHERE date = DATE '1998-06-30'") == [(True,)]
     ours = [table for table in read_contracts() if "google_analytics" in table]
     with storage.open_warehouse() as connection:
         found = check_contracts(connection, now=world.now, loaded_at={table: world.now for table in ours if table.startswith("raw_")}, only=ours)
@@ -191,6 +194,25 @@ def test_staging_shows_what_google_shows_now_and_keeps_its_contracts(world: Worl
         connection.execute("DELETE FROM raw_google_analytics.pages WHERE date = DATE '1998-06-30' AND page_path = '/'")
         found = check_contracts(connection, now=world.now, loaded_at={table: world.now for table in ours if table.startswith("raw_")}, only=ours)
     assert [(one.table, one.check) for one in found] == [("raw_google_analytics.report_quality", "whole_days")]
+
+
+def _assert_orders_are_credited() -> None:
+    """Every purchase of the two days to the last visit with a purchase that was not direct, by the company's own account of its visits."""
+    from demo.customers import purchases
+    from demo.stand_ins.google_analytics_company import _about
+
+    last: dict[int, tuple[date, str]] = {}
+    expected = {}
+    for one in sorted(purchases(), key=lambda purchase: (purchase.ordered_on, purchase.order_id)):
+        if date(1998, 6, 29) <= one.ordered_on <= LAST:
+            source = _about(f"order:{one.order_id}", "US", one.ordered_on)["sessionSource"]
+            if source != "(direct)":
+                last[one.user_id] = one.ordered_on, source
+            expected[one.order_id] = last[one.user_id][1] if one.user_id in last else source, one.revenue
+    held = {order: (source, revenue) for order, source, revenue in ask("SELECT order_id, source, revenue FROM marts.attribution")}
+    assert held == expected
+    totals = "SELECT sum(new_customers)::BIGINT, count(spend), count(cost_per_customer) FROM marts.customer_acquisition_cost"
+    assert ask(totals) == [(len({one.user_id for one in purchases()}), 0, 0)]
 
 
 def test_the_doctor_says_which_properties_answer(world: World) -> None:

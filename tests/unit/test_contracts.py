@@ -14,7 +14,10 @@ from pipelines.stripe import declaration as stripe
 from pipelines.zendesk import declaration as zendesk
 from warehouse.errors import DeclarationError
 
-STAGED_OF_ZENDESK = (*("groups", "organizations", "satisfaction_ratings", "ticket_comments", "ticket_field_history", "ticket_metrics", "tickets", "users"),)
+STAGED_OF_ZENDESK = (
+    "groups", "organizations", "satisfaction_ratings", "schedule_holidays", "schedules", "ticket_comments", "ticket_field_history", "ticket_metric_events",
+    "ticket_metrics", "tickets", "users",
+)  # fmt: skip
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 GOOD = """\
 dataset: warehouse/marts/visits
@@ -63,6 +66,9 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
         "marts.refund_facts", "marts.dispute_facts", "marts.balance_transaction_facts",
         "marts.balance_reconciliation", "marts.daily_revenue_reporting", "marts.exchange_rates",
         "marts.date_dim", "marts.identity_map", "marts.customer_360", "marts.customer_predictions", "marts.churned_customers",
+        "marts.schedule_history", "marts.business_hours", "marts.ticket_status_history", "marts.ticket_facts", "marts.ticket_backlog_daily",
+        "marts.support_daily", "marts.acquisition_daily", "marts.funnel_daily", "marts.attribution", "marts.marketing_spend",
+        "marts.customer_acquisition_cost",
         *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
         *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
         *(f"raw_zendesk.{name}" for name in zendesk().tables), *(f"staging.stg_zendesk__{name}" for name in STAGED_OF_ZENDESK),

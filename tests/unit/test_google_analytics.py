@@ -28,7 +28,7 @@ def days(*numbers: int) -> list[date]:
 def test_the_reports_of_the_project_are_declared_well() -> None:
     declared = declaration()
     assert set(declared.reports) == {
-        "acquisition", "landing_pages", "pages", "events", "ecommerce_items", "devices", "geography", "user_retention",
+        "acquisition", "landing_pages", "pages", "events", "ecommerce_items", "devices", "geography", "user_retention", "transactions",
     }  # fmt: skip
     assert (declared.restate_days, all("date" in report.dimensions for report in declared.reports.values())) == (7, True)
 
