@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.backup import backup
 from cli.serve import serve
 
 EXIT_CODES = """\b
@@ -131,6 +132,7 @@ def publish() -> None:
 
 
 cli.add_command(serve)
+cli.add_command(backup)
 
 
 @cli.command(short_help="What ran, how fresh, where to read.")
