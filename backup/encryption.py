@@ -38,7 +38,11 @@ class Writes(Protocol):
 
 
 class Damaged(StepFailed):
-    """What was read is not what was written."""
+    """What was read is not what was written; `store` is the name of where it was read, if it was one."""
+
+    def __init__(self, what: str, *, mend: str = "", store: str = "") -> None:
+        super().__init__(what, mend=mend)
+        self.store = store
 
 
 class WrongKey(StepFailed):

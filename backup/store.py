@@ -27,7 +27,11 @@ IN_FLIGHT = 2
 
 
 class StoreFailed(StepFailed):
-    """The store did not do what it was asked."""
+    """The store did not do what it was asked; `store` is its name."""
+
+    def __init__(self, what: str, *, mend: str = "", store: str = "") -> None:
+        super().__init__(what, mend=mend)
+        self.store = store
 
 
 class Missing(StoreFailed):
@@ -266,30 +270,27 @@ class Store:
         except ClientError as error:
             raise self._named(key, str(error.response["Error"].get("Code", "")), error.response["ResponseMetadata"]["HTTPStatusCode"]) from None
         except (BotoCoreError, HTTPClientError) as error:
-            raise StoreFailed(
-                f"store {self.name} cannot be reached: {scrub(type(error).__name__)}.", mend="is its endpoint right and up? Run again: what is done stays done"
-            ) from None
+            mend = "is its endpoint right and up? Run again: what is done stays done"
+            raise StoreFailed(f"store {self.name} cannot be reached: {type(error).__name__}.", mend=mend, store=self.name) from None
 
     def _named(self, key: str, code: str, status: int) -> StoreFailed:
-        where = f"store {self.name}"
+        where, kind, mend = f"store {self.name}", StoreFailed, "run again: what is done stays done"
+        said = f"{where} answered {status} {scrub(code)} for {key}."
         if code == "NoSuchBucket":
-            return StoreFailed(
-                f"{where}: the bucket {self.bucket} does not exist.", mend="`warehouse backup setup` makes it; was it deleted? The other store has all"
-            )
-        if code in ("NoSuchKey", "NoSuchVersion") or status == 404:
-            return Missing(f"{where}: the object {key} is missing.", mend="restore from the other store: `--store b`")
-        if status == 412 or code == "ConditionalRequestConflict":
-            return Taken(f"{where}: there is an object {key} already; nothing was overwritten.", mend="run again")
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"):
-            name = f"BACKUP__{self.name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY"
-            return StoreFailed(f"{where} refuses the key: {code}.", mend=f"correct {name}; is this machine's clock right?")
-        if code in ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"):
-            return StoreFailed(f"{where}: {key} arrived damaged and was refused.", mend="run again; if it stays, look at this machine's memory and network")
-        if status == 403:
-            return Forbidden(
-                f"{where} forbids it for {key}: {code}.", mend="locked objects stay until their time; else see the rights in docs/how-to/back-up.md"
-            )
-        return StoreFailed(f"{where} answered {status} {scrub(code)} for {key}.", mend="run again: what is done stays done")
+            said, mend = f"{where}: the bucket {self.bucket} does not exist.", "was it deleted? The other store has all; `warehouse backup setup` makes it"
+        elif code in ("NoSuchKey", "NoSuchVersion") or status == 404:
+            kind, said, mend = Missing, f"{where}: the object {key} is missing.", "restore from the other store: `--store b`"
+        elif status == 412 or code == "ConditionalRequestConflict":
+            kind, said, mend = Taken, f"{where}: there is an object {key} already; nothing was overwritten.", "run again"
+        elif code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredToken"):
+            said = f"{where} refuses the key: {code}."
+            mend = f"correct BACKUP__{self.name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY; is this machine's clock right?"
+        elif code in ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"):
+            said, mend = f"{where}: {key} arrived damaged and was refused.", "run again; if it stays, look at this machine's memory and network"
+        elif status == 403:
+            kind, said = Forbidden, f"{where} forbids it for {key}: {code}."
+            mend = "locked objects stay until their time; else see the rights in docs/how-to/back-up.md"
+        return kind(said, mend=mend, store=self.name)
 
 
 def stores() -> dict[StoreName, Store]:

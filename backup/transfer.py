@@ -157,7 +157,8 @@ class Reader:
             self._body = None
             if attempt == ATTEMPTS - 1:
                 break
-        raise StoreFailed(f"store {self._store.name}: reading {self._held.key} broke off {ATTEMPTS} times.", mend="run again; is the network up?")
+        what = f"store {self._store.name}: reading {self._held.key} broke off {ATTEMPTS} times."
+        raise StoreFailed(what, mend="run again; is the network up?", store=self._store.name)
 
     def check(self, expected: Stored) -> None:
         """Compare what was read with what was written; reads on to the end first.
@@ -171,6 +172,7 @@ class Reader:
             raise Damaged(
                 f"store {self._store.name}: {self._held.key} is not what was written.",
                 mend="the other store has it whole; `warehouse backup verify` says what else is damaged",
+                store=self._store.name,
             )
 
 

@@ -190,6 +190,22 @@ def _recorded(command: str) -> "Iterator[Run]":
         _copy_ledger()
 
 
+@contextmanager
+def recorded_beside(command: str) -> "Iterator[Run]":
+    """Record a run that goes on beside the writer: a backup, a restore or a drill, one of them at a time."""
+    from backup.take import one_at_a_time
+
+    try:
+        with ledger.run(command) as run:
+            log_to_file()
+            logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
+            with one_at_a_time():
+                ledger.mark_interrupted(run.run_id, beside=True)
+                yield run
+    finally:
+        _copy_ledger()
+
+
 def _prepare_ledger(run: "Run") -> None:
     """Fill an empty machine's ledger from the warehouse, so that it knows what is due; note which runs were killed."""
     if ledger.is_new(run.run_id) and storage.exists():

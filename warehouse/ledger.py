@@ -33,6 +33,8 @@ RUN_STEPS = {
     "ended_at": "TIMESTAMPTZ", "seconds": "DOUBLE", "status": "VARCHAR", "rows_in": "BIGINT", "rows_out": "BIGINT",
     "error": "VARCHAR", "detail": "VARCHAR",
 }  # fmt: skip
+BESIDE = ("backup", "restore", "drill")
+"""Commands that run beside the writer of the warehouse: they do not hold the lease all the time."""
 _SQLITE = {"VARCHAR": "TEXT", "TIMESTAMPTZ": "TEXT", "BIGINT": "INTEGER", "DOUBLE": "REAL"}
 _BALLAST_BYTES = 1 << 20
 
@@ -96,10 +98,17 @@ def run(command: str) -> Iterator[Run]:
         _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
 
 
-def mark_interrupted(own: str = "") -> int:
-    """Under the lease: runs that still say `running` were killed, all but one's own. Returns how many there were."""
+def mark_interrupted(own: str = "", *, beside: bool = False) -> int:
+    """Under the lease: runs that still say `running` were killed, all but one's own. Returns how many there were.
+
+    Args:
+        beside: of the commands that run beside the writer, under a lock of their own; else of all others.
+    """
+    which = "" if beside else "NOT "
+    is_beside = " OR ".join(f"command || ' ' LIKE '{command} %'" for command in BESIDE)
     with _ledger() as ledger:  # not told by their pid: in containers every process may have the same
-        killed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ?", (own,))]
+        query = f"SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ? AND {which}({is_beside})"
+        killed = [row[0] for row in ledger.execute(query, (own,))]
         for run_id in killed:
             ledger.execute("UPDATE runs SET status = 'interrupted', error = 'the process was killed', copied = 0 WHERE run_id = ?", (run_id,))
             ledger.execute("UPDATE run_steps SET status = 'interrupted' WHERE run_id = ? AND status = 'running'", (run_id,))

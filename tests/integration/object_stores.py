@@ -53,7 +53,7 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
     flags = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
     command = [
         WEED, "-logtostderr", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.autoCreateBucket=false",
-        "-s3.port.lance=0", "-s3.port.iceberg=0", f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=200", "-master.telemetry=false", *flags,
+        "-s3.port.lance=0", "-s3.port.iceberg=0", f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=0", "-master.telemetry=false", *flags,
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, start_new_session=True)
@@ -97,13 +97,13 @@ def _closing(sockets: list[socket.socket]) -> Iterator[list[socket.socket]]:
 
 
 class Backups:
-    """Stores A and B, a pair of keys, and the policy of a test; `settings` are what the environment must say."""
+    """Stores A and B (a prefix of buckets that all tests share), a pair of keys, and a policy; `settings` are for the environment."""
 
     def __init__(self, folder: Path, a: S3Server, b: S3Server, lock_days: int | None = 1, **data: str) -> None:
         self.identity = pyrage.x25519.Identity.generate()
         self.servers = {"a": a, "b": b}
-        token = secrets.token_hex(4)
-        self.buckets = {"a": f"a-{token}", "b": f"b-{token}"}
+        self.prefix = f"test-{secrets.token_hex(4)}"
+        self.buckets = {"a": "region-a", "b": "region-b"}
         self.file = folder / "policy.yaml"
         self.settings = {
             "BACKUP__POLICY": str(self.file),
@@ -122,7 +122,7 @@ class Backups:
             "stores:",
             *(
                 f"  {name}: {{bucket: {self.buckets[name]}, region: eu-central-1, endpoint: '{(endpoints or {}).get(name, server.url)}', "
-                f"prefix: shop, medium: object storage, site: region {name}, usd_per_gb_month: 0.02, {lock}}}"
+                f"prefix: {self.prefix}, medium: object storage, site: region {name}, usd_per_gb_month: 0.02, {lock}}}"
                 for name, server in self.servers.items()
             ),
             "data:",
@@ -132,13 +132,18 @@ class Backups:
 
     def keys(self, store: str, part: str = "") -> list[str]:
         """The names of the objects in a store that anybody sees."""
-        listed = self.servers[store].client(store).list_objects_v2(Bucket=self.buckets[store])
+        listed = self.servers[store].client(store).list_objects_v2(Bucket=self.buckets[store], Prefix=f"{self.prefix}/")
         return [one["Key"] for one in listed.get("Contents", []) if part in one["Key"]]
+
+    def full(self, key: str) -> str:
+        """A key as it stands in the bucket."""
+        return f"{self.prefix}/{key}"
 
     def flip(self, store: str, key: str, at: int | None = None) -> None:
         """Put a key's bytes there anew with one bit turned, as a disk that lies would give them."""
         made, bucket = self.servers[store].client(store), self.buckets[store]
         versions = made.list_object_versions(Bucket=bucket, Prefix=key)["Versions"]
+        versions = [version for version in versions if version["Key"] == key]
         content = bytearray(made.get_object(Bucket=bucket, Key=key, VersionId=versions[-1]["VersionId"])["Body"].read())
         content[len(content) // 2 if at is None else at] ^= 1
         for version in versions:

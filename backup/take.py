@@ -1,0 +1,243 @@
+"""Taking a backup: what is new goes to store A, is read back from there into B, and only then the manifest appears."""
+
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from backup import manifest, pack, retention, snapshot
+from backup.encryption import Damaged, recipients
+from backup.manifest import File, Index, Manifest, Pack
+from backup.policy import Kind, Policy, configured
+from backup.snapshot import LANDING, Frozen, Metric
+from backup.store import Held, Store, StoreFailed, stores
+from warehouse import clock
+from warehouse.console import progress, tell
+from warehouse.errors import LeaseHeld, StepFailed, WarehouseError
+
+if TYPE_CHECKING:
+    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+
+PATIENCE = 1800.0
+"""Seconds that a backup waits for the writer to end."""
+
+
+@dataclass
+class Taken:
+    """A backup that was taken.
+
+    Attributes:
+        new_bytes: bytes of files that no store held yet. sealed_bytes: what they became.
+        frozen_seconds: how long nobody could write.
+        failed: what went wrong beside it, a line each: the backup is good, and is not everywhere.
+        deleted: the backups that it made superfluous, by store.
+    """
+
+    backup: Manifest
+    new_bytes: int
+    sealed_bytes: int
+    frozen_seconds: float
+    stores: list[str]
+    failed: list[str] = field(default_factory=list)
+    deleted: dict[str, list[str]] = field(default_factory=dict)
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Be the only backup, restore or drill of this home while inside.
+
+    Raises:
+        LeaseHeld: another is running.
+    """
+    path = snapshot.folder() / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LeaseHeld("another backup of this home is running.", mend="wait for it to end; a killed process frees it by itself") from None
+        yield
+
+
+def take_warehouse(metrics: Sequence[Metric], patience: float = PATIENCE, *, whole: bool = False) -> Taken:
+    """Back up the home of the warehouse to the stores of the policy. Hold `one_at_a_time`, not the lease.
+
+    Args:
+        metrics: what a restored warehouse must answer as this one does.
+        patience: seconds to wait for the writer to end.
+        whole: upload all of it, whatever the stores hold already; for when that is damaged.
+
+    Raises:
+        UsageError: backups are not configured. LeaseHeld: somebody wrote, or backed up, all the time.
+        StepFailed: no store has the backup; what was uploaded is used by the next run.
+    """
+    policy, places = configured(), stores()
+    keys = recipients(policy.recipients)
+    chosen = [places[name] for name in policy.data["warehouse"].stores]
+    first = chosen[0]
+    known = _Known() if whole else _Known.of(first, "warehouse")
+    landing = {path: file for path, file in known.by_path.items() if path.startswith(LANDING)}
+    with snapshot.frozen(landing, metrics, patience) as frozen:
+        backup, indexes = _upload(first, policy, known, frozen, keys)
+        return _spread("warehouse", backup, indexes, chosen, policy, frozen.seconds)
+
+
+class _Known:
+    """What a store holds whole already: by path, and by content."""
+
+    def __init__(self) -> None:
+        self.by_path: dict[str, File] = {}
+        self.by_content: dict[tuple[str, int], File] = {}
+        self.packs: dict[str, Pack] = {}
+        self.unproved: set[str] = set()
+
+    @classmethod
+    def of(cls, store: Store, what: Kind) -> "_Known":
+        """Read it off the newest manifest that is whole, and off packs that a backup which was cut off left behind."""
+        known, held = cls(), store.held(f"{what}/packs/")
+        backups = manifest.listed(store, what)
+        for backup in reversed(backups):
+            with _passing_over_damage():
+                newest = manifest.read(store, backups[backup])
+                known._add(newest.packs, newest.files, held)
+                break
+        since = manifest.time_of(next(reversed(backups))) if backups else None
+        for key, one in held.items():
+            own = key.removesuffix(".index")
+            if own != key and own not in known.packs and (since is None or one.modified >= since):
+                with _passing_over_damage():
+                    index = manifest.read_index(store, one)
+                    known._add([index.pack], index.files, held)
+                    known.unproved.add(own)
+        return known
+
+    def _add(self, packs: Sequence[Pack], files: Sequence[File], held: dict[str, Held]) -> None:
+        there = {one.key: one for one in packs if one.key in held and held[one.key].bytes == one.bytes}
+        self.packs |= there
+        for file in files:
+            if file.pack in there:
+                self.by_path.setdefault(file.path, file)
+                self.by_content.setdefault((file.sha256, file.bytes), file)
+
+
+@contextmanager
+def _passing_over_damage() -> Iterator[None]:
+    """What cannot be read is not relied on; `backup verify` tells of it."""
+    try:
+        yield
+    except StepFailed:
+        return
+
+
+def _upload(store: Store, policy: Policy, known: _Known, frozen: Frozen, keys: "Sequence[x25519.Recipient]") -> tuple[Manifest, list[Index]]:
+    """Bring what the store lacks into it; returns the manifest, which is not written yet, and what was uploaded."""
+    backup, new, files = manifest.new_id(), [], []
+    for source in frozen.sources:
+        held = known.by_content.get((source.sha256, source.bytes))
+        if held is None:
+            new.append(source)
+        else:
+            files.append(held.model_copy(update={"path": source.path, "mode": source.mode, "modified_ns": source.modified_ns}))
+    indexes = []
+    with progress(f"store {store.name}: uploading", sum(source.bytes for source in new), of_bytes=True) as advance:
+        for number, batch in enumerate(pack.batches(new)):
+            tell(f"store {store.name}: {batch[0].path}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else ""))
+            index = pack.write(store, manifest.pack_key("warehouse", backup, number), batch, keys, advance)
+            indexes.append(index)
+            files += index.files
+    packs = {index.pack.key: index.pack for index in indexes} | known.packs
+    used = sorted({file.pack for file in files})
+    return Manifest(
+        id=backup, what="warehouse", taken_at=frozen.taken_at, files=tuple(sorted(files, key=lambda file: file.path)), packs=tuple(packs[key] for key in used),
+        tables=frozen.tables, versions={name: version(name) for name in ("startup-warehouse", "duckdb", "sqlmesh", "dlt")}, recipients=policy.recipients,
+    ), [*indexes, *(Index(pack=known.packs[key], files=()) for key in used if key in known.unproved)]  # fmt: skip
+
+
+def _spread(what: Kind, backup: Manifest, indexes: Sequence[Index], chosen: Sequence[Store], policy: Policy, seconds: float) -> Taken:
+    """Read all that is new back from the first store, into the others; then write the manifest, and delete what it makes superfluous."""
+    first, *others = chosen
+    new = [index.pack for index in indexes]
+    taken = Taken(backup, sum(one.plain_bytes for one in new), sum(one.bytes for one in new), seconds, [])
+    failed: dict[str, WarehouseError] = {}
+    held = first.held(f"{what}/packs/")
+    for store in others:
+        with _noting(failed, store, also=first.name):
+            _copy(new, first, held, store)
+    if len(failed) == len(others):
+        for one in new:
+            pack.verify(one, held[one.key], first, lambda count: None)
+    content = manifest.encode(backup)
+    for store in chosen:
+        with _noting(failed, store):
+            if store is not first and store.name not in failed:
+                _catch_up(what, first, store, backup)
+            if store.name not in failed:
+                _lock(backup, store, what, policy)
+                store.put(manifest.key_of(what, backup.id), content)
+                taken.stores.append(store.name)
+                taken.deleted[store.name] = retention.delete_superfluous(store, what, policy.data[what])
+        if store is first and store.name in failed:
+            raise failed[store.name]
+    taken.failed = [f"store {name} lacks the backup: {error.what}" for name, error in failed.items()]
+    return taken
+
+
+@contextmanager
+def _noting(failed: dict[str, WarehouseError], store: Store, also: str = "") -> Iterator[None]:
+    """Note the failure of one store and go on; that of the store which is copied from, or what is damaged in it, ends everything."""
+    try:
+        yield
+    except (StoreFailed, Damaged) as error:
+        if error.store == also:
+            raise
+        failed[store.name] = error
+
+
+def _copy(packs: Sequence[Pack], first: Store, held: dict[str, Held], store: Store) -> None:
+    """Copy packs with their indexes by reading them back, and read the copies back in turn."""
+    what = {one.key.split("/")[0] for one in packs}
+    there = {key: one for kind in what for key, one in store.held(f"{kind}/packs/").items()}
+    missing = [one for one in packs if one.key not in there]
+    with progress(f"store {store.name}: copying", 2 * sum(one.bytes for one in packs), of_bytes=True) as advance:
+        for one in missing:
+            tell(f"store {first.name}: reading {one.key} back into {store.name}")
+            pack.copy(one, held[one.key], first, store, advance)
+        there |= {key: one for kind in what if missing for key, one in store.held(f"{kind}/packs/").items()}
+        for one in packs:
+            tell(f"store {store.name}: reading {one.key} back")
+            pack.verify(one, there[one.key], store, advance)
+            index = manifest.index_key(one.key)
+            if index not in there and index in held:
+                store.put(index, first.read(held[index]))
+
+
+def _catch_up(what: Kind, first: Store, store: Store, newest: Manifest) -> None:
+    """Bring backups and packs that a store missed into it: it was away, or lost them."""
+    there, packs = manifest.listed(store, what), store.held(f"{what}/packs/")
+    source = first.held(f"{what}/packs/")
+    missed = []
+    for backup, held in manifest.listed(first, what).items():
+        if backup not in there and backup != newest.id:
+            with _passing_over_damage():
+                missed.append(manifest.read(first, held))
+    lacking = {one.key: one for backup in [*missed, newest] for one in backup.packs if one.key not in packs}
+    if lacking:
+        _copy(list(lacking.values()), first, source, store)
+    for one in missed:
+        store.put(manifest.key_of(what, one.id), manifest.encode(one))
+
+
+def _lock(backup: Manifest, store: Store, what: Kind, policy: Policy) -> None:
+    """Lock the packs that an older backup brought for as long as this one's own."""
+    declared = policy.stores[store.name]
+    if declared.lock is None:
+        return
+    until, held = clock.now() + timedelta(days=declared.lock.days), store.held(f"{what}/packs/")
+    own = manifest.pack_key(what, backup.id, 0).rpartition("-")[0]
+    for one in backup.packs:
+        for key in (one.key, manifest.index_key(one.key)):
+            if not key.startswith(own) and key in held:
+                store.lock_until(held[key], until)

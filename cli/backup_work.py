@@ -1,0 +1,142 @@
+"""What the verbs of `warehouse backup` do, and how they show it."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from cli import tables
+from cli.run import recorded_beside
+from warehouse.console import say
+from warehouse.errors import FindingsFound, StepFailed
+
+if TYPE_CHECKING:
+    from backup.plan import Kept
+    from backup.policy import Kind
+    from backup.snapshot import Metric
+
+
+def metrics() -> "list[Metric]":
+    """The headline metrics, as questions whose answers a restored warehouse must give as well."""
+    from transform.headline import headline_metrics
+
+    found = []
+    for metric in headline_metrics():
+        by = f"{metric.by}, " if metric.by else ""
+        group = f" GROUP BY {metric.by} ORDER BY {metric.by}" if metric.by else ""
+        found.append((metric.name, metric.mart, f"SELECT {by}{metric.value} FROM {metric.mart}{group}"))
+    return found
+
+
+def show_plan(*, as_json: bool) -> None:
+    """What follows from the policy."""
+    from backup.plan import broken_rule, is_due, kept, next_superfluous
+    from backup.policy import configured, described
+
+    rows, content, broken = [], [], []
+    for what, data in configured().data.items():
+        found = kept(what)
+        due, rule, going = is_due(what, found), broken_rule(what, found), next_superfluous(what, found)
+        broken += [f"{what}: {rule}"] if rule else []
+        for one in found:
+            content.append({**_plain(one), "due": due and one is found[0], "superfluous": going[one.store], "rule": rule})
+            rows.append((
+                what, one.store, f"{described(data.every)}, for {described(data.keep)}", _when(one.newest), "due" if due else "not due", len(one.backups),
+                round(one.bytes / 1e6, 1), _when(one.locked_until), _when(one.expiring[1]) if one.expiring else "", one.hidden, round(one.usd_a_month, 4),
+                one.failed or "",
+            ))  # fmt: skip
+    if as_json:
+        say(json.dumps(content, default=str, indent=2))
+    else:
+        columns = ("data", "store", "every", "newest (UTC)", "is", "kept", "MB", "locked until", "oldest goes", "hidden", "USD a month", "error")
+        tables.show("backups", columns, rows)
+        total = sum(one["usd_a_month"] for one in content)
+        say(f"in all {total:.4f} USD a month for storage, by the prices of the policy; requests and reading back are not in it")
+    if broken:
+        mend = "`warehouse backup run` brings every store what it lacks; docs/runbooks/backups.md"
+        raise FindingsFound(f"three copies, two media, one off site: {'; '.join(broken)}.", mend=mend)
+
+
+def take(what: str, *, due: bool, wait: float, whole: bool) -> None:
+    """Take a backup, when one is wanted."""
+    from backup.plan import is_due, kept
+    from backup.take import take_warehouse
+
+    with recorded_beside(f"backup run {what}") as run, run.step("backup", what) as step:
+        if due and not is_due(cast("Kind", what), kept(cast("Kind", what))):
+            step.status, step.detail["why"] = "skipped", "not due"
+            say(f"not due: store a holds a backup of {what} that is young enough")
+            return
+        taken = take_warehouse(metrics(), wait, whole=whole)
+        step.rows_in = sum(table.rows for table in taken.backup.tables.values())
+        step.detail = {
+            "backup": taken.backup.id, "stores": taken.stores, "bytes": taken.backup.bytes, "new_bytes": taken.new_bytes,
+            "sealed_bytes": taken.sealed_bytes, "frozen_seconds": round(taken.frozen_seconds, 3), "deleted": taken.deleted,
+        }  # fmt: skip
+        row = (
+            taken.backup.id, ", ".join(taken.stores), len(taken.backup.files), taken.backup.bytes, taken.new_bytes, taken.sealed_bytes,
+            round(taken.frozen_seconds, 2), sum(len(ids) for ids in taken.deleted.values()),
+        )  # fmt: skip
+        tables.show("backed up", ("backup", "stores", "files", "bytes", "new bytes", "sealed to", "seconds nobody wrote", "deleted"), [row])
+        if taken.failed:
+            raise StepFailed(f"backup {taken.backup.id} is good. But {'; '.join(taken.failed)}", mend="run again: the next backup brings it there")
+
+
+def show_list(*, as_json: bool) -> None:
+    """Which backups there are."""
+    from backup import manifest
+    from backup.policy import configured
+    from backup.store import stores
+
+    places, rows = stores(), []
+    for what, data in configured().data.items():
+        listed = {name: manifest.listed(places[name], what) for name in data.stores}
+        for backup in sorted({backup for found in listed.values() for backup in found}):
+            holding = [name for name in data.stores if backup in listed[name]]
+            one = manifest.read(places[holding[0]], listed[holding[0]][backup])
+            sealed, rows_in = sum(pack.bytes for pack in one.packs), sum(table.rows for table in one.tables.values())
+            rows.append((what, backup, _when(one.taken_at), ", ".join(holding), len(one.files), one.bytes, sealed, len(one.tables), rows_in))
+    columns = ("data", "backup", "taken (UTC)", "stores", "files", "bytes", "sealed", "tables", "rows")
+    if as_json:
+        for row in rows:
+            say(json.dumps(dict(zip(columns, row, strict=True))))
+    else:
+        tables.show("backups", columns, rows)
+
+
+def check(what: str, *, everything: bool, only: Sequence[str]) -> None:
+    """Read backups back whole."""
+    from backup.verify import verify
+
+    with recorded_beside(f"backup verify {what}") as run, run.step("verify", what) as step:
+        found = verify(cast("Kind", what), everything=everything, only=only)
+        step.detail = {"backups": found.backups, "objects": found.objects, "bytes": found.bytes, "problems": [one.said for one in found.problems][:50]}
+        tables.show("read back", ("backups", "objects", "bytes", "wrong"), [(found.backups, found.objects, found.bytes, len(found.problems))])
+        if found.problems:
+            tables.show("wrong", ("store", "backup", "what"), [(one.store, one.backup, one.said) for one in found.problems])
+            raise FindingsFound(f"{len(found.problems)} things are wrong with the backups.", mend="docs/runbooks/backups.md says what to do about each")
+
+
+def bring_back(what: str) -> None:
+    """Take away what was put over objects."""
+    from backup.verify import uncover
+
+    with recorded_beside(f"backup uncover {what}") as run, run.step("uncover", what) as step:
+        done = uncover(cast("Kind", what))
+        step.rows_out = len(done)
+    tables.show("brought back" if done else "nothing was hidden", ("store", "object"), done)
+
+
+def set_up() -> None:
+    """Make the buckets ready."""
+    from backup.store import stores
+
+    done = [(name, store.declared.bucket, line) for name, store in stores().items() for line in store.set_up()]
+    tables.show("set up", ("store", "bucket", "what"), done)
+
+
+def _plain(one: "Kept") -> dict[str, Any]:
+    return dict(vars(one))
+
+
+def _when(instant: Any) -> str:
+    return f"{instant:%Y-%m-%d %H:%M:%S}" if instant else ""
