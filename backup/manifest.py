@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from backup.encryption import Damaged
 from backup.policy import Kind
 from backup.store import Held, Store
-from warehouse import clock
 
-_ID = re.compile(r"(\d{8}T\d{6}Z)-[0-9a-f]{8}")
+_ID = re.compile(r"\d{8}T\d{12}Z-[0-9a-f]{8}")
+_TIME = "%Y%m%dT%H%M%S%fZ"
 _HEX = 64
 
 
@@ -88,9 +88,30 @@ class Manifest(_Written):
 Model = TypeVar("Model", bound=_Written)
 
 
-def new_id() -> str:
+class Drill(_Written):
+    """A backup that was restored to see whether it can be; kept in the stores, where everyone who watches finds it.
+
+    Attributes:
+        recovery_point_seconds: how old the newest backup was then: what a disaster at that moment would have cost.
+        seconds: how long the restore took, with all its comparisons.
+        failed: why it failed; None when everything was equal.
+    """
+
+    what: Kind
+    backup: str
+    at: datetime
+    stores: tuple[str, ...]
+    recovery_point_seconds: float
+    seconds: float
+    bytes: int
+    tables: int
+    metrics: int
+    failed: str | None = None
+
+
+def new_id(at: datetime) -> str:
     """A name for a backup that no other has: its time, and chance."""
-    return f"{clock.now():%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
+    return f"{at:{_TIME}}-{secrets.token_hex(4)}"
 
 
 def folder(what: Kind) -> str:
@@ -163,5 +184,5 @@ def listed(store: Store, what: Kind) -> dict[str, Held]:
 
 
 def time_of(backup: str) -> datetime:
-    """When a backup was taken, by its id, to the second."""
-    return datetime.strptime(backup.split("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    """The instant that a backup shows, by its id."""
+    return datetime.strptime(backup.split("-")[0], _TIME).replace(tzinfo=UTC)

@@ -93,7 +93,8 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
             seconds = time.monotonic() - began
         tables, values = measure(staging / settings().warehouse_file.name, metrics)
         (staging / LOCAL).mkdir()
-        (staging / METRICS).write_text(json.dumps(values, indent=1) + "\n")
+        asked = {name: {"sql": sql, "values": values[name]} for name, _, sql in metrics if name in values}
+        (staging / METRICS).write_text(json.dumps(asked, indent=1) + "\n")
         yield Frozen(taken_at, [*(_source(staging, path, known) for path in paths), _source(staging, METRICS, {})], tables, seconds)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -134,7 +134,7 @@ def _passing_over_damage() -> Iterator[None]:
 
 def _upload(store: Store, policy: Policy, known: _Known, frozen: Frozen, keys: "Sequence[x25519.Recipient]") -> tuple[Manifest, list[Index]]:
     """Bring what the store lacks into it; returns the manifest, which is not written yet, and what was uploaded."""
-    backup, new, files = manifest.new_id(), [], []
+    backup, new, files = manifest.new_id(frozen.taken_at), [], []
     for source in frozen.sources:
         held = known.by_content.get((source.sha256, source.bytes))
         if held is None:

@@ -1,18 +1,24 @@
 """What the verbs of `warehouse backup` do, and how they show it."""
 
 import json
+import secrets
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cli import tables
 from cli.run import recorded_beside
+from warehouse import clock
 from warehouse.console import say
 from warehouse.errors import FindingsFound, StepFailed
 
 if TYPE_CHECKING:
     from backup.plan import Kept
-    from backup.policy import Kind
+    from backup.policy import Kind, StoreName
     from backup.snapshot import Metric
+    from monitoring.findings import Finding
 
 
 def metrics() -> "list[Metric]":
@@ -132,6 +138,59 @@ def set_up() -> None:
 
     done = [(name, store.declared.bucket, line) for name, store in stores().items() for line in store.set_up()]
     tables.show("set up", ("store", "bucket", "what"), done)
+
+
+def bring_home(as_of: datetime | None, into: Path, store: str | None) -> None:
+    """Restore the warehouse."""
+    from backup.restore import Choice, restore_warehouse
+
+    with recorded_beside("restore warehouse") as run, run.step("restore", "warehouse") as step:
+        choice = Choice("warehouse", cast("StoreName | None", store))
+        backup = choice.at(as_of or clock.now())
+        done = restore_warehouse(choice, backup, into.absolute(), metrics())
+        step.rows_out = sum(table.rows for table in done.backup.tables.values())
+        step.detail = {"backup": backup, "stores": done.stores, "bytes": done.backup.bytes, "tables": done.tables, "metrics": done.metrics, "notes": done.notes}
+        columns = ("backup", "shows (UTC)", "stores", "files", "bytes", "tables equal", "metrics equal", "seconds")
+        row = (backup, _when(done.backup.taken_at), ", ".join(done.stores), len(done.backup.files), done.backup.bytes, done.tables, done.metrics)
+        tables.show("restored", columns, [(*row, round(done.seconds, 2))])
+        if done.notes:
+            tables.show("to know", ("note",), [(note,) for note in done.notes])
+        say(f"restored into {done.into}: look at it, then set WAREHOUSE_HOME to it; `warehouse publish` makes the read copy")
+
+
+def prove(seed: int | None, store: str | None) -> None:
+    """Drill."""
+    from backup.drill import drill_warehouse
+
+    seed = seed if seed is not None else secrets.randbelow(10**9)
+    with recorded_beside("drill") as run:
+        done = drill_warehouse(metrics(), seed, cast("StoreName | None", store))
+        for one in done:
+            with suppress(StepFailed), run.step("drill", one.what) as step:
+                step.detail = {**one.model_dump(mode="json"), "seed": seed}
+                if one.failed:
+                    raise StepFailed(one.failed)
+        rows = [
+            (one.what, one.backup, "failed" if one.failed else "equal", ", ".join(one.stores), one.tables, one.metrics, one.bytes, round(one.seconds, 2),
+             round(one.recovery_point_seconds), one.failed or "")
+            for one in done
+        ]  # fmt: skip
+        columns = ("data", "backup", "result", "stores", "tables", "metrics", "bytes", "seconds to restore", "seconds lost", "why")
+        tables.show(f"drilled (--seed {seed})", columns, rows)
+        if wrong := [one for one in done if one.failed]:
+            what = f"{len(wrong)} of {len(done)} backups could not be restored."
+            raise StepFailed(what, mend="docs/runbooks/backups.md, now: a backup that is not restored is none")
+
+
+def watched() -> "list[Finding]":
+    """What is wrong with the backups, as findings; nothing where none are configured."""
+    from backup.policy import is_configured
+    from backup.watch import watch
+    from monitoring.findings import Finding
+
+    if not is_configured():
+        return []
+    return [Finding(one.check, f"backup.{one.what}", None, "error", one.observed, one.expected, one.since, "") for one in watch()]
 
 
 def _plain(one: "Kept") -> dict[str, Any]:

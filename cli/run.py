@@ -98,8 +98,14 @@ def transform_all(restate: Sequence[str] = ()) -> None:
 
 def check_all(*, as_json: bool) -> None:
     """Check contracts and freshness."""
+    from cli.backup_work import watched
+
     with _recorded("check") as run:
         findings, left_out = _check(run)
+        with run.step("check", "backups") as step:
+            old = watched()
+            step.rows_out = len(old)
+        findings += old
         if as_json:
             for finding in findings:
                 say(json.dumps(finding.as_json()))

@@ -35,6 +35,12 @@ RUN_STEPS = {
 }  # fmt: skip
 BESIDE = ("backup", "restore", "drill")
 """Commands that run beside the writer of the warehouse: they do not hold the lease all the time."""
+_DRILLS = """
+    SELECT run_id, ended_at, item AS data, detail ->> 'backup' AS backup, status, (detail ->> 'seconds')::DOUBLE AS restore_seconds,
+        (detail ->> 'recovery_point_seconds')::DOUBLE AS recovery_point_seconds, (detail ->> 'bytes')::BIGINT AS bytes,
+        (detail ->> 'tables')::BIGINT AS tables_equal, (detail ->> 'metrics')::BIGINT AS metrics_equal, error
+    FROM ops.run_steps WHERE step = 'drill'
+"""
 _SQLITE = {"VARCHAR": "TEXT", "TIMESTAMPTZ": "TEXT", "BIGINT": "INTEGER", "DOUBLE": "REAL"}
 _BALLAST_BYTES = 1 << 20
 
@@ -126,6 +132,7 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
     connection.execute("CREATE SCHEMA IF NOT EXISTS ops")
     for table, columns in (("runs", RUNS), ("run_steps", RUN_STEPS)):
         connection.execute(f"CREATE TABLE IF NOT EXISTS ops.{table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+    connection.execute(f"CREATE VIEW IF NOT EXISTS ops.drills AS {_DRILLS}")
     with _ledger() as ledger:
         changed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE copied = 0")]
         if not changed:
@@ -180,6 +187,15 @@ def recent_runs(limit: int = 10) -> list[dict[str, Any]]:
             query = f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE run_id = ? ORDER BY position"
             one["steps"] = _dicts(ledger.execute(query, (one["run_id"],)))
         return runs
+
+
+def last_steps(step: str) -> list[dict[str, Any]]:
+    """The last time that a step was done and ended, however it did: one for each of its items."""
+    if not _path().exists():
+        return []
+    newest = "SELECT max(ended_at) FROM run_steps AS later WHERE later.step = run_steps.step AND later.item = run_steps.item AND later.status <> 'skipped'"
+    with _ledger() as ledger:
+        return _dicts(ledger.execute(f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE step = ? AND ended_at = ({newest}) ORDER BY item", (step,)))
 
 
 def last_success(step: str, item: str = "", *, findings_too: bool = True, within: tuple[str, str] | None = None) -> datetime | None:

@@ -194,7 +194,7 @@ def test_what_is_hidden_or_covered_is_told_and_brought_back(filled: Path, backup
 
 
 def _ids(*days: float) -> list[str]:
-    return [f"{datetime(2026, 6, 1, tzinfo=UTC) + timedelta(days=day):%Y%m%dT%H%M%SZ}-{index:08x}" for index, day in enumerate(days)]
+    return [f"{datetime(2026, 6, 1, tzinfo=UTC) + timedelta(days=day):%Y%m%dT%H%M%S%fZ}-{index:08x}" for index, day in enumerate(days)]
 
 
 def test_only_what_is_old_beside_the_newest_and_outnumbered_is_superfluous(backups: Backups) -> None:
