@@ -26,7 +26,7 @@ class _Written(BaseModel):
 
 
 class File(_Written):
-    """One file: its path below the home, and the member of the pack that holds its bytes."""
+    """One file: its path below the home, and the member of the pack that holds its bytes; empty where the pack is one file."""
 
     path: str
     bytes: int
@@ -124,9 +124,9 @@ def key_of(what: Kind, backup: str) -> str:
     return f"{folder(what)}{backup}.manifest"
 
 
-def pack_key(what: Kind, backup: str, number: int) -> str:
-    """The name of a backup's pack in a store."""
-    return f"{what}/packs/{backup}-{number:04d}.tar.zst.age"
+def pack_key(what: Kind, backup: str, number: int, form: str = "tar") -> str:
+    """The name of a backup's pack in a store: a tar of files, or a single stream of another form."""
+    return f"{what}/packs/{backup}-{number:04d}.{form}.zst.age"
 
 
 def index_key(pack: str) -> str:

@@ -4,12 +4,13 @@ import hashlib
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backup.encryption import Damaged, opened, seal
+from backup.encryption import Damaged, Reads, opened, seal
 from backup.manifest import File, Index, Pack, encode, index_key
 from backup.store import Held, Store, Stored
 from warehouse.errors import StepFailed
@@ -69,8 +70,29 @@ def write(store: Store, key: str, sources: Sequence[Source], keys: "Sequence[x25
     files = tuple(
         File(path=one.path, bytes=one.bytes, sha256=one.sha256, mode=one.mode, modified_ns=one.modified_ns, pack=key, member=one.path) for one in sources
     )
-    index = Index(pack=pack, files=files)
-    store.put(index_key(key), encode(index))
+    return _indexed(store, Index(pack=pack, files=files))
+
+
+def write_stream(store: Store, key: str, path: str, source: Reads, keys: "Sequence[x25519.Recipient]", estimate: int, advance: Callable[[int], None]) -> Index:
+    """Seal what is read from `source`, whose size nobody knows before, as one object that is the file `path`; then its index.
+
+    Args:
+        estimate: about how many bytes there will be.
+
+    Raises:
+        StoreFailed: the store refuses or cannot be reached. What `source` raises, also at its end: nothing is kept then.
+    """
+    counted = _Counted(source, advance)
+    with store.upload(key, estimate) as upload:
+        seal(counted, upload, keys)
+    pack = Pack(key=key, bytes=upload.stored.bytes, sha256=upload.stored.sha256, plain_bytes=counted.bytes)
+    now = time.time_ns()
+    file = File(path=path, bytes=counted.bytes, sha256=counted.digest.hexdigest(), mode=0o600, modified_ns=now, pack=key, member="")
+    return _indexed(store, Index(pack=pack, files=(file,)))
+
+
+def _indexed(store: Store, index: Index) -> Index:
+    store.put(index_key(index.pack.key), encode(index))
     return index
 
 
@@ -108,6 +130,11 @@ def unpack(pack: Pack, held: Held, store: Store, wanted: Sequence[File], into: P
         Damaged: something is not what was written. WrongKey, StoreFailed: see there.
     """
     reader = store.reader(held)
+    if [file.member for file in wanted] == [""]:
+        with opened(reader, keys) as plain:
+            _write(plain, wanted[0], into, advance)
+        reader.check(written(pack))
+        return
     by_member: dict[str, list[File]] = {}
     for file in wanted:
         by_member.setdefault(file.member, []).append(file)
@@ -131,10 +158,15 @@ def _damaged(store: Store, pack: Pack) -> Damaged:
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, file: File, into: Path, advance: Callable[[int], None]) -> None:
-    target = _new(into, file.path)
-    digest, content = hashlib.sha256(), tar.extractfile(member)
+    content = tar.extractfile(member)
+    if content is not None:
+        _write(content, file, into, advance)
+
+
+def _write(content: Reads, file: File, into: Path, advance: Callable[[int], None]) -> None:
+    target, digest = _new(into, file.path), hashlib.sha256()
     with target.open("wb") as out:
-        while content and (chunk := content.read(_CHUNK)):
+        while chunk := content.read(_CHUNK):
             digest.update(chunk)
             out.write(chunk)
             advance(len(chunk))
@@ -196,6 +228,21 @@ def _tar(sources: Sequence[Source], advance: Callable[[int], None]) -> Iterator[
             raise StepFailed(f"{source.path} changed while it was read.", mend="run again; if it stays, look at this machine's disk and memory")
         yield bytes(-source.bytes % _BLOCK)
     yield bytes(2 * _BLOCK)
+
+
+class _Counted:
+    """Passes on what is read, with its size and SHA-256."""
+
+    def __init__(self, source: Reads, advance: Callable[[int], None]) -> None:
+        self._source, self._advance = source, advance
+        self.digest, self.bytes = hashlib.sha256(), 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self.digest.update(data)
+        self.bytes += len(data)
+        self._advance(len(data))
+        return data
 
 
 class _Stream:

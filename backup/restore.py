@@ -123,7 +123,7 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
     partial = _fresh(into, one)
     restored = Restored(one, into)
     try:
-        _unpack_all(choice, one, partial, keys, restored)
+        unpack_all(choice, one, partial, keys, restored)
         _compare(one, partial, metrics, restored)
         if replay is not None:
             replay(partial, one)
@@ -156,7 +156,12 @@ def _fresh(into: Path, one: Manifest) -> Path:
     return partial
 
 
-def _unpack_all(choice: Choice, one: Manifest, partial: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
+def unpack_all(choice: Choice, one: Manifest, partial: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
+    """Write all files of a backup below a folder, each pack from the first store that has it whole.
+
+    Raises:
+        WrongKey: none of the keys opens it. Damaged, StoreFailed: no store has something whole.
+    """
     by_pack = {packed.key: packed for packed in one.packs}
     with progress("restoring", one.bytes, of_bytes=True) as advance:
         for key, files in pack.copies(one.files).items():

@@ -82,7 +82,7 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
         raise StepFailed(f"there is no warehouse yet at {settings().warehouse_file}.", mend="`warehouse run` makes it")
     staging = folder() / "staging"
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
+    staging.mkdir(parents=True, mode=0o700)
     try:
         changing = sum(path.stat().st_size for path in home.glob("*.duckdb"))
         storage.require_free_space(changing // 1_000_000 + 50)

@@ -16,7 +16,7 @@ from backup.snapshot import LANDING, Frozen, Metric
 from backup.store import Held, Store, StoreFailed, stores
 from warehouse import clock
 from warehouse.console import progress, tell
-from warehouse.errors import LeaseHeld, StepFailed, WarehouseError
+from warehouse.errors import LeaseHeld, StepFailed, UsageError, WarehouseError
 
 if TYPE_CHECKING:
     from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
@@ -53,7 +53,7 @@ def one_at_a_time() -> Iterator[None]:
         LeaseHeld: another is running.
     """
     path = snapshot.folder() / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,15 +74,25 @@ def take_warehouse(metrics: Sequence[Metric], patience: float = PATIENCE, *, who
         UsageError: backups are not configured. LeaseHeld: somebody wrote, or backed up, all the time.
         StepFailed: no store has the backup; what was uploaded is used by the next run.
     """
-    policy, places = configured(), stores()
-    keys = recipients(policy.recipients)
-    chosen = [places[name] for name in policy.data["warehouse"].stores]
+    policy, chosen, keys = prepared("warehouse")
     first = chosen[0]
     known = _Known() if whole else _Known.of(first, "warehouse")
     landing = {path: file for path, file in known.by_path.items() if path.startswith(LANDING)}
     with snapshot.frozen(landing, metrics, patience) as frozen:
         backup, indexes = _upload(first, policy, known, frozen, keys)
-        return _spread("warehouse", backup, indexes, chosen, policy, frozen.seconds)
+        return spread(backup, indexes, chosen, policy, frozen.seconds)
+
+
+def prepared(what: Kind) -> "tuple[Policy, list[Store], list[x25519.Recipient]]":
+    """The policy, the stores for one kind of data, and the keys to seal for.
+
+    Raises:
+        UsageError: backups are not configured, or the policy does not name this data.
+    """
+    policy, places = configured(), stores()
+    if what not in policy.data:
+        raise UsageError(f"the policy keeps no {what}.", mend=f"add data.{what} to backup/policy.yaml")
+    return policy, [places[name] for name in policy.data[what].stores], recipients(policy.recipients)
 
 
 class _Known:
@@ -156,9 +166,17 @@ def _upload(store: Store, policy: Policy, known: _Known, frozen: Frozen, keys: "
     ), [*indexes, *(Index(pack=known.packs[key], files=()) for key in used if key in known.unproved)]  # fmt: skip
 
 
-def _spread(what: Kind, backup: Manifest, indexes: Sequence[Index], chosen: Sequence[Store], policy: Policy, seconds: float) -> Taken:
-    """Read all that is new back from the first store, into the others; then write the manifest, and delete what it makes superfluous."""
-    first, *others = chosen
+def spread(backup: Manifest, indexes: Sequence[Index], chosen: Sequence[Store], policy: Policy, seconds: float) -> Taken:
+    """Read all that is new back from the first store, into the others; then write the manifest, and delete what it makes superfluous.
+
+    Args:
+        indexes: of the packs that are new, or that no backup names yet.
+        seconds: how long nobody could write.
+
+    Raises:
+        StepFailed: the first store has not got it whole: there is no such backup.
+    """
+    what, (first, *others) = backup.what, chosen
     new = [index.pack for index in indexes]
     taken = Taken(backup, sum(one.plain_bytes for one in new), sum(one.bytes for one in new), seconds, [])
     failed: dict[str, WarehouseError] = {}

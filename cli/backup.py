@@ -3,7 +3,7 @@
 import click
 
 _STORES = click.Choice(["a", "b"])
-_WHAT = click.Choice(["warehouse"])
+_WHAT = click.Choice(["warehouse", "postgres"])
 
 
 @click.group(short_help="Keep copies in two more places.")
@@ -27,12 +27,14 @@ def plan(as_json: bool) -> None:
 
 
 @backup.command(short_help="Take a backup.")
-@click.argument("what", type=_WHAT, default="warehouse")
+@click.argument("what", type=_WHAT, required=False)
 @click.option("--due", is_flag=True, help="Only when the policy asks for it now, by what the stores hold; for use by a scheduler.")
 @click.option("--wait", default=1800, show_default=True, type=click.IntRange(0), metavar="SECONDS", help="How long to wait for a run that is writing.")
 @click.option("--whole", is_flag=True, help="Upload everything anew: when `warehouse backup verify` found older objects damaged.")
-def run(what: str, due: bool, wait: int, whole: bool) -> None:
-    """Take a backup of WHAT (`warehouse`): copy aside while nobody writes, seal, upload, read back, and write the manifest last.
+def run(what: str | None, due: bool, wait: int, whole: bool) -> None:
+    """Take a backup of WHAT (`warehouse` or `postgres`; all that the policy keeps unless given): seal, upload, read back, manifest last.
+
+    The home is copied aside while nobody writes; production is streamed from pg_dump.
 
     What the stores hold already is not uploaded again; a backup that was cut off goes on where it was. Exit code 3 when a
     store lacks it at the end: the other has it, and the next backup brings it there.
@@ -52,11 +54,11 @@ def list_(as_json: bool) -> None:
 
 
 @backup.command(short_help="Read backups back whole.")
-@click.argument("what", type=_WHAT, default="warehouse")
+@click.argument("what", type=_WHAT, required=False)
 @click.option("--all", "everything", is_flag=True, help="All backups; else the newest of each store.")
 @click.option("--store", type=_STORES, help="One store only.")
-def verify(what: str, everything: bool, store: str | None) -> None:
-    """Read backups of WHAT back whole and compare every byte with what was written. Needs no private key.
+def verify(what: str | None, everything: bool, store: str | None) -> None:
+    """Read backups of WHAT (all unless given) back whole and compare every byte with what was written. Needs no private key.
 
     It also finds what somebody has hidden behind delete markers or covered. Exit code 1 when something is wrong.
     """
@@ -66,9 +68,9 @@ def verify(what: str, everything: bool, store: str | None) -> None:
 
 
 @backup.command(short_help="Bring back what was hidden.")
-@click.argument("what", type=_WHAT, default="warehouse")
-def uncover(what: str) -> None:
-    """Take away the delete markers and other bytes that somebody put over backups of WHAT: the first version of each object stays."""
+@click.argument("what", type=_WHAT, required=False)
+def uncover(what: str | None) -> None:
+    """Take away the delete markers and other bytes that somebody put over backups of WHAT (all unless given): the first version of each object stays."""
     from cli.backup_work import bring_back
 
     bring_back(what)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 from cli import tables
 from cli.run import recorded_beside
 from warehouse import clock
-from warehouse.console import say
-from warehouse.errors import FindingsFound, StepFailed
+from warehouse.console import complain, say
+from warehouse.errors import FindingsFound, StepFailed, WarehouseError
+from warehouse.settings import settings
 
 if TYPE_CHECKING:
     from backup.plan import Kept
@@ -62,27 +63,47 @@ def show_plan(*, as_json: bool) -> None:
         raise FindingsFound(f"three copies, two media, one off site: {'; '.join(broken)}.", mend=mend)
 
 
-def take(what: str, *, due: bool, wait: float, whole: bool) -> None:
-    """Take a backup, when one is wanted."""
+def take(what: str | None, *, due: bool, wait: float, whole: bool) -> None:
+    """Take a backup of each kind of data that is wanted and, if asked so, due; one that fails does not hold up the other."""
+    failed: list[WarehouseError] = []
+    for kind in _kinds(what):
+        try:
+            _take(kind, due=due, wait=wait, whole=whole)
+        except WarehouseError as error:
+            failed.append(error)
+    for one in failed[:-1]:
+        complain(f"error: {one}")
+    if failed:
+        raise failed[-1]
+
+
+def _kinds(what: str | None) -> "list[Kind]":
+    from backup.policy import configured
+
+    return [cast("Kind", what)] if what else list(configured().data)
+
+
+def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
     from backup.plan import is_due, kept
+    from backup.postgres import take_postgres
     from backup.take import take_warehouse
 
     with recorded_beside(f"backup run {what}") as run, run.step("backup", what) as step:
-        if due and not is_due(cast("Kind", what), kept(cast("Kind", what))):
+        if due and not is_due(what, kept(what)):
             step.status, step.detail["why"] = "skipped", "not due"
             say(f"not due: store a holds a backup of {what} that is young enough")
             return
-        taken = take_warehouse(metrics(), wait, whole=whole)
+        taken = take_postgres() if what == "postgres" else take_warehouse(metrics(), wait, whole=whole)
         step.rows_in = sum(table.rows for table in taken.backup.tables.values())
         step.detail = {
             "backup": taken.backup.id, "stores": taken.stores, "bytes": taken.backup.bytes, "new_bytes": taken.new_bytes,
             "sealed_bytes": taken.sealed_bytes, "frozen_seconds": round(taken.frozen_seconds, 3), "deleted": taken.deleted,
         }  # fmt: skip
         row = (
-            taken.backup.id, ", ".join(taken.stores), len(taken.backup.files), taken.backup.bytes, taken.new_bytes, taken.sealed_bytes,
+            what, taken.backup.id, ", ".join(taken.stores), len(taken.backup.files), taken.backup.bytes, taken.new_bytes, taken.sealed_bytes,
             round(taken.frozen_seconds, 2), sum(len(ids) for ids in taken.deleted.values()),
         )  # fmt: skip
-        tables.show("backed up", ("backup", "stores", "files", "bytes", "new bytes", "sealed to", "seconds nobody wrote", "deleted"), [row])
+        tables.show("backed up", ("data", "backup", "stores", "files", "bytes", "new bytes", "sealed to", "seconds nobody wrote", "deleted"), [row])
         if taken.failed:
             raise StepFailed(f"backup {taken.backup.id} is good. But {'; '.join(taken.failed)}", mend="run again: the next backup brings it there")
 
@@ -109,27 +130,33 @@ def show_list(*, as_json: bool) -> None:
         tables.show("backups", columns, rows)
 
 
-def check(what: str, *, everything: bool, only: Sequence[str]) -> None:
+def check(what: str | None, *, everything: bool, only: Sequence[str]) -> None:
     """Read backups back whole."""
     from backup.verify import verify
 
-    with recorded_beside(f"backup verify {what}") as run, run.step("verify", what) as step:
-        found = verify(cast("Kind", what), everything=everything, only=only)
-        step.detail = {"backups": found.backups, "objects": found.objects, "bytes": found.bytes, "problems": [one.said for one in found.problems][:50]}
-        tables.show("read back", ("backups", "objects", "bytes", "wrong"), [(found.backups, found.objects, found.bytes, len(found.problems))])
+    wrong = 0
+    for kind in _kinds(what):
+        with recorded_beside(f"backup verify {kind}") as run, run.step("verify", kind) as step:
+            found = verify(kind, everything=everything, only=only)
+            step.detail = {"backups": found.backups, "objects": found.objects, "bytes": found.bytes, "problems": [one.said for one in found.problems][:50]}
+            step.status = "findings" if found.problems else "succeeded"
+        wrong += len(found.problems)
+        tables.show("read back", ("data", "backups", "objects", "bytes", "wrong"), [(kind, found.backups, found.objects, found.bytes, len(found.problems))])
         if found.problems:
-            tables.show("wrong", ("store", "backup", "what"), [(one.store, one.backup, one.said) for one in found.problems])
-            raise FindingsFound(f"{len(found.problems)} things are wrong with the backups.", mend="docs/runbooks/backups.md says what to do about each")
+            tables.show("wrong", ("data", "store", "backup", "what"), [(kind, one.store, one.backup, one.said) for one in found.problems])
+    if wrong:
+        raise FindingsFound(f"{wrong} things are wrong with the backups.", mend="docs/runbooks/backups.md says what to do about each")
 
 
-def bring_back(what: str) -> None:
+def bring_back(what: str | None) -> None:
     """Take away what was put over objects."""
     from backup.verify import uncover
 
-    with recorded_beside(f"backup uncover {what}") as run, run.step("uncover", what) as step:
-        done = uncover(cast("Kind", what))
-        step.rows_out = len(done)
-    tables.show("brought back" if done else "nothing was hidden", ("store", "object"), done)
+    for kind in _kinds(what):
+        with recorded_beside(f"backup uncover {kind}") as run, run.step("uncover", kind) as step:
+            done = uncover(kind)
+            step.rows_out = len(done)
+        tables.show(f"{kind}: brought back" if done else f"{kind}: nothing was hidden", ("store", "object"), done)
 
 
 def set_up() -> None:
@@ -158,13 +185,36 @@ def bring_home(as_of: datetime | None, into: Path, store: str | None) -> None:
         say(f"restored into {done.into}: look at it, then set WAREHOUSE_HOME to it; `warehouse publish` makes the read copy")
 
 
-def prove(seed: int | None, store: str | None) -> None:
+def bring_production(as_of: datetime | None, store: str | None) -> None:
+    """Restore production."""
+    from backup.restore import Choice
+    from backup.restore_postgres import given_target, restore_postgres
+
+    with recorded_beside("restore postgres") as run, run.step("restore", "postgres") as step:
+        text = given_target()
+        choice = Choice("postgres", cast("StoreName | None", store))
+        backup = choice.at(as_of or clock.now())
+        done = restore_postgres(choice, backup, text)
+        step.rows_out = sum(table.rows for table in done.backup.tables.values())
+        step.detail = {"backup": backup, "stores": done.stores, "bytes": done.backup.bytes, "tables": done.tables, "notes": done.notes}
+        row = (backup, _when(done.backup.taken_at), ", ".join(done.stores), done.backup.bytes, done.tables, step.rows_out, round(done.seconds, 2))
+        tables.show("restored", ("backup", "shows (UTC)", "stores", "bytes", "tables equal", "rows", "seconds"), [row])
+        tables.show("to know", ("note",), [(note,) for note in done.notes])
+        say(f"restored as the database {done.into} of the target's server")
+
+
+def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
-    from backup.drill import drill_warehouse
+    from backup.drill import drill_postgres, drill_warehouse
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
+    only, done = cast("StoreName | None", store), []
     with recorded_beside("drill") as run:
-        done = drill_warehouse(metrics(), seed, cast("StoreName | None", store))
+        for kind in _kinds(what):
+            if kind == "warehouse":
+                done += drill_warehouse(metrics(), seed, only)
+            elif what or settings().backup.postgres_target:
+                done += drill_postgres(seed, only)
         for one in done:
             with suppress(StepFailed), run.step("drill", one.what) as step:
                 step.detail = {**one.model_dump(mode="json"), "seed": seed}

@@ -46,15 +46,32 @@ def warehouse(as_of: datetime | None, into: Path, store: str | None) -> None:
     bring_home(as_of, into, store)
 
 
+@restore.command(short_help="Restore production into a new database.")
+@click.option("--as-of", type=Instant(), help="The newest dump that shows this instant (UTC) or an earlier one; the newest of all unless given.")
+@click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
+def postgres(as_of: datetime | None, store: str | None) -> None:
+    """Restore the dump of production into the database that BACKUP__POSTGRES_TARGET names, on a fresh server.
+
+    It must not exist yet. Rows and a fingerprint of every table are compared before the database gets its name, so nobody can
+    connect to it by that name earlier. The roles are made, without passwords.
+    """
+    from cli.backup_work import bring_production
+
+    bring_production(as_of, store)
+
+
 @click.command(short_help="Prove that backups can be restored.")
+@click.argument("what", type=click.Choice(["warehouse", "postgres"]), required=False)
 @click.option("--seed", type=int, help="Of the choice of the earlier backup, to repeat a drill; by chance unless given, and told.")
 @click.option("--store", type=STORES, help="Restore from this store alone, as if the other were lost.")
-def drill(seed: int | None, store: str | None) -> None:
-    """Restore the newest backup and one of the earlier ones, compare them, time it, and throw them away.
+def drill(what: str | None, seed: int | None, store: str | None) -> None:
+    """Restore the newest backup and one of the earlier ones of WHAT, compare them, time it, and throw them away.
+
+    WHAT is `warehouse` or `postgres`; unless given, the warehouse, and production where BACKUP__POSTGRES_TARGET names a server.
 
     The result is in ops.drills, in `warehouse status` and in the stores; one that failed or is overdue is a finding of
     `warehouse check`.
     """
     from cli.backup_work import prove
 
-    prove(seed, store)
+    prove(what, seed, store)

@@ -51,17 +51,28 @@ class StoreCredentials(BaseModel):
 
 
 class BackupSettings(BaseModel):
-    """How backups are reached and opened. `identities` are private keys, or the path of their file: only to restore."""
+    """How backups are reached and opened. `identities` are private keys, or the path of their file: only to restore.
+
+    `postgres` is the database that is dumped, where it is not the one that is loaded; `postgres_target` names the one that a
+    restore makes.
+    """
 
     model_config = ConfigDict(extra="forbid")
     policy: Path = Path("backup/policy.yaml")
     a: StoreCredentials = StoreCredentials()
     b: StoreCredentials = StoreCredentials()
     identities: SecretStr | None = None
+    postgres: SecretStr | None = None
+    postgres_target: SecretStr | None = None
 
     def secrets(self) -> list[str]:
         """What must not be shown."""
-        given = (self.identities, *(part for store in (self.a, self.b) for part in (store.access_key_id, store.secret_access_key)))
+        given = (
+            self.identities,
+            self.postgres,
+            self.postgres_target,
+            *(part for store in (self.a, self.b) for part in (store.access_key_id, store.secret_access_key)),
+        )
         found = [line for secret in given if secret for line in secret.get_secret_value().splitlines()]
         return [line.strip() for line in found if len(line.strip()) > 3]
 

@@ -106,16 +106,16 @@ def test_a_second_backup_at_the_same_time_is_refused(home: Path, fails: Fails) -
 
 
 def test_what_was_cut_off_goes_on_where_it_was(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spread = take._spread
+    spread = take.spread
 
     def cut(*given: object) -> Taken:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(take, "_spread", cut)
+    monkeypatch.setattr(take, "spread", cut)
     with pytest.raises(KeyboardInterrupt):
         backed_up()
     assert not manifest.listed(stores()["a"], "warehouse")
-    monkeypatch.setattr(take, "_spread", spread)
+    monkeypatch.setattr(take, "spread", spread)
     taken = backed_up()
     again = {file.path for file in taken.backup.files if taken.backup.id in file.pack}
     assert "warehouse.duckdb" not in again

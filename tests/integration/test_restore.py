@@ -34,8 +34,8 @@ def filled(backups: Backups, home: Path) -> Path:
 
 
 def restored(into: Path, as_of: datetime | None = None, **given: object) -> Restored:
-    choice = Choice("warehouse", given.pop("only", None))  # type: ignore[arg-type]  # a name of a store
-    return restore_warehouse(choice, choice.at(as_of or clock.now()), into, METRICS, **given)  # type: ignore[arg-type]  # what is left is `replay`
+    choice = Choice("warehouse", given.pop("only", None))
+    return restore_warehouse(choice, choice.at(as_of or clock.now()), into, METRICS, **given)
 
 
 def test_what_is_restored_is_what_was_backed_up_at_each_point(filled: Path, tmp_path: Path, setting: Setting) -> None:
