@@ -1,6 +1,9 @@
 """A small home with something of everything that is kept: a warehouse, SQLMesh's state, landing packages, a spool, a ledger."""
 
+import atexit
 import hashlib
+import shutil
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +21,22 @@ METRICS = [
 ]
 
 
+_MADE: list[Path] = []
+"""A copy of the first home that was filled in this process."""
+
+
 def fill(home: Path) -> None:
     """Make the home's warehouse and what lies beside it."""
+    if _MADE:
+        shutil.copytree(_MADE[0], home, dirs_exist_ok=True)
+        return
+    _fill(home)
+    _MADE.append(Path(tempfile.mkdtemp(prefix="filled-home-")) / "home")
+    atexit.register(shutil.rmtree, _MADE[0].parent, ignore_errors=True)
+    shutil.copytree(home, _MADE[0])
+
+
+def _fill(home: Path) -> None:
     home.mkdir(parents=True, exist_ok=True)
     with storage.open_warehouse() as connection:
         connection.execute("CREATE SCHEMA marts")
