@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from backup import manifest, snapshot
+from backup.export import restore_export
 from backup.manifest import Drill
 from backup.policy import Kind, StoreName
 from backup.restore import Choice, Restored, restore_warehouse
@@ -43,6 +44,21 @@ def drill_warehouse(metrics: Sequence[Metric], seed: int, only: StoreName | None
             shutil.rmtree(into.parent, ignore_errors=True)
 
     return _drills("warehouse", restored, seed, only)
+
+
+def drill_export(seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for the export; raises as it does."""
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        into = snapshot.folder() / "drill" / backup
+        shutil.rmtree(into.parent, ignore_errors=True)
+        try:
+            yield restore_export(choice, backup, into)
+        finally:
+            shutil.rmtree(into.parent, ignore_errors=True)
+
+    return _drills("export", restored, seed, only)
 
 
 def drill_postgres(seed: int, only: StoreName | None = None) -> list[Drill]:

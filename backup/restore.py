@@ -120,7 +120,7 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
     keys, one = identities(), choice.read(backup)
     if one.erasures is not None and replay is None:
         raise StepFailed("privacy erasures were made, and this checkout cannot replay them: nobody may open the backup.", mend="restore with a newer checkout")
-    partial = _fresh(into, one)
+    partial = fresh(into, one)
     restored = Restored(one, into)
     try:
         unpack_all(choice, one, partial, keys, restored)
@@ -137,7 +137,7 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
     return restored
 
 
-def _fresh(into: Path, one: Manifest) -> Path:
+def fresh(into: Path, one: Manifest) -> Path:
     """Where to restore to before the folder appears.
 
     Raises:

@@ -86,7 +86,7 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
     try:
         changing = sum(path.stat().st_size for path in home.glob("*.duckdb"))
         storage.require_free_space(changing // 1_000_000 + 50)
-        with _waiting(patience):
+        with waiting(patience):
             began = time.monotonic()
             taken_at = clock.now()
             paths = _copy(home, staging, known)
@@ -101,7 +101,7 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
 
 
 @contextmanager
-def _waiting(patience: float) -> Iterator[None]:
+def waiting(patience: float) -> Iterator[None]:
     """Hold the lease; wait for who holds it."""
     deadline = time.monotonic() + patience
     while True:
@@ -122,7 +122,7 @@ def _waiting(patience: float) -> Iterator[None]:
 def _copy(home: Path, staging: Path, known: Mapping[str, File]) -> list[str]:
     """Bring aside every file that is kept; returns their paths below the home."""
     for database in home.glob("*.duckdb"):
-        _checkpoint(database)
+        checkpoint(database)
     paths = []
     for path in _kept(home):
         relative = path.relative_to(home).as_posix()
@@ -163,7 +163,7 @@ def _link(path: Path, target: Path) -> None:
         shutil.copy2(path, target)
 
 
-def _checkpoint(database: Path) -> None:
+def checkpoint(database: Path) -> None:
     """Put all that was written into the file itself.
 
     Raises:

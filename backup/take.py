@@ -4,15 +4,16 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backup import manifest, pack, retention, snapshot
 from backup.encryption import Damaged, recipients
 from backup.manifest import File, Index, Manifest, Pack
+from backup.pack import Source
 from backup.policy import Kind, Policy, configured
-from backup.snapshot import LANDING, Frozen, Metric
+from backup.snapshot import LANDING, Metric
 from backup.store import Held, Store, StoreFailed, stores
 from warehouse import clock
 from warehouse.console import progress, tell
@@ -76,10 +77,13 @@ def take_warehouse(metrics: Sequence[Metric], patience: float = PATIENCE, *, who
     """
     policy, chosen, keys = prepared("warehouse")
     first = chosen[0]
-    known = _Known() if whole else _Known.of(first, "warehouse")
+    known = Known() if whole else Known.of(first, "warehouse")
     landing = {path: file for path, file in known.by_path.items() if path.startswith(LANDING)}
     with snapshot.frozen(landing, metrics, patience) as frozen:
-        backup, indexes = _upload(first, policy, known, frozen, keys)
+        versions = {name: version(name) for name in ("startup-warehouse", "duckdb", "sqlmesh", "dlt")}
+        backup, indexes = upload(
+            "warehouse", first, known, frozen.taken_at, frozen.sources, keys, tables=frozen.tables, versions=versions, recipients=policy.recipients
+        )
         return spread(backup, indexes, chosen, policy, frozen.seconds)
 
 
@@ -95,7 +99,7 @@ def prepared(what: Kind) -> "tuple[Policy, list[Store], list[x25519.Recipient]]"
     return policy, [places[name] for name in policy.data[what].stores], recipients(policy.recipients)
 
 
-class _Known:
+class Known:
     """What a store holds whole already: by path, and by content."""
 
     def __init__(self) -> None:
@@ -105,7 +109,7 @@ class _Known:
         self.unproved: set[str] = set()
 
     @classmethod
-    def of(cls, store: Store, what: Kind) -> "_Known":
+    def of(cls, store: Store, what: Kind) -> "Known":
         """Read it off the newest manifest that is whole, and off packs that a backup which was cut off left behind."""
         known, held = cls(), store.held(f"{what}/packs/")
         backups = manifest.listed(store, what)
@@ -142,10 +146,19 @@ def _passing_over_damage() -> Iterator[None]:
         return
 
 
-def _upload(store: Store, policy: Policy, known: _Known, frozen: Frozen, keys: "Sequence[x25519.Recipient]") -> tuple[Manifest, list[Index]]:
-    """Bring what the store lacks into it; returns the manifest, which is not written yet, and what was uploaded."""
-    backup, new, files = manifest.new_id(frozen.taken_at), [], []
-    for source in frozen.sources:
+def upload(
+    what: Kind, store: Store, known: Known, taken_at: datetime, sources: Sequence[Source], keys: "Sequence[x25519.Recipient]", **written: Any
+) -> tuple[Manifest, list[Index]]:
+    """Bring what the store lacks of some files into it.
+
+    Args:
+        written: the other fields of the manifest.
+
+    Returns:
+        the manifest, which is not written yet, and what was uploaded, or what no backup names yet.
+    """
+    backup, new, files = manifest.new_id(taken_at), [], []
+    for source in sources:
         held = known.by_content.get((source.sha256, source.bytes))
         if held is None:
             new.append(source)
@@ -155,15 +168,14 @@ def _upload(store: Store, policy: Policy, known: _Known, frozen: Frozen, keys: "
     with progress(f"store {store.name}: uploading", sum(source.bytes for source in new), of_bytes=True) as advance:
         for number, batch in enumerate(pack.batches(new)):
             tell(f"store {store.name}: {batch[0].path}" + (f" and {len(batch) - 1} more" if len(batch) > 1 else ""))
-            index = pack.write(store, manifest.pack_key("warehouse", backup, number), batch, keys, advance)
+            index = pack.write(store, manifest.pack_key(what, backup, number), batch, keys, advance)
             indexes.append(index)
             files += index.files
     packs = {index.pack.key: index.pack for index in indexes} | known.packs
     used = sorted({file.pack for file in files})
-    return Manifest(
-        id=backup, what="warehouse", taken_at=frozen.taken_at, files=tuple(sorted(files, key=lambda file: file.path)), packs=tuple(packs[key] for key in used),
-        tables=frozen.tables, versions={name: version(name) for name in ("startup-warehouse", "duckdb", "sqlmesh", "dlt")}, recipients=policy.recipients,
-    ), [*indexes, *(Index(pack=known.packs[key], files=()) for key in used if key in known.unproved)]  # fmt: skip
+    files.sort(key=lambda file: file.path)
+    made = Manifest(id=backup, what=what, taken_at=taken_at, files=tuple(files), packs=tuple(packs[key] for key in used), **written)
+    return made, [*indexes, *(Index(pack=known.packs[key], files=()) for key in used if key in known.unproved)]
 
 
 def spread(backup: Manifest, indexes: Sequence[Index], chosen: Sequence[Store], policy: Policy, seconds: float) -> Taken:

@@ -3,7 +3,7 @@
 import click
 
 _STORES = click.Choice(["a", "b"])
-_WHAT = click.Choice(["warehouse", "postgres"])
+_WHAT = click.Choice(["warehouse", "export", "postgres"])
 
 
 @click.group(short_help="Keep copies in two more places.")
@@ -32,7 +32,7 @@ def plan(as_json: bool) -> None:
 @click.option("--wait", default=1800, show_default=True, type=click.IntRange(0), metavar="SECONDS", help="How long to wait for a run that is writing.")
 @click.option("--whole", is_flag=True, help="Upload everything anew: when `warehouse backup verify` found older objects damaged.")
 def run(what: str | None, due: bool, wait: int, whole: bool) -> None:
-    """Take a backup of WHAT (`warehouse` or `postgres`; all that the policy keeps unless given): seal, upload, read back, manifest last.
+    """Take a backup of WHAT (`warehouse`, `export` or `postgres`; all that the policy keeps unless given): seal, upload, read back, manifest last.
 
     The home is copied aside while nobody writes; production is streamed from pg_dump.
 

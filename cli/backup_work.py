@@ -84,6 +84,7 @@ def _kinds(what: str | None) -> "list[Kind]":
 
 
 def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
+    from backup.export import take_export
     from backup.plan import is_due, kept
     from backup.postgres import take_postgres
     from backup.take import take_warehouse
@@ -93,7 +94,12 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
             step.status, step.detail["why"] = "skipped", "not due"
             say(f"not due: store a holds a backup of {what} that is young enough")
             return
-        taken = take_postgres() if what == "postgres" else take_warehouse(metrics(), wait, whole=whole)
+        if what == "postgres":
+            taken = take_postgres()
+        elif what == "export":
+            taken = take_export(wait)
+        else:
+            taken = take_warehouse(metrics(), wait, whole=whole)
         step.rows_in = sum(table.rows for table in taken.backup.tables.values())
         step.detail = {
             "backup": taken.backup.id, "stores": taken.stores, "bytes": taken.backup.bytes, "new_bytes": taken.new_bytes,
@@ -167,14 +173,15 @@ def set_up() -> None:
     tables.show("set up", ("store", "bucket", "what"), done)
 
 
-def bring_home(as_of: datetime | None, into: Path, store: str | None) -> None:
-    """Restore the warehouse."""
+def bring_back_files(what: "Kind", as_of: datetime | None, into: Path, store: str | None) -> None:
+    """Restore the warehouse, or an export."""
+    from backup.export import restore_export
     from backup.restore import Choice, restore_warehouse
 
-    with recorded_beside("restore warehouse") as run, run.step("restore", "warehouse") as step:
-        choice = Choice("warehouse", cast("StoreName | None", store))
-        backup = choice.at(as_of or clock.now())
-        done = restore_warehouse(choice, backup, into.absolute(), metrics())
+    with recorded_beside(f"restore {what}") as run, run.step("restore", what) as step:
+        choice = Choice(what, cast("StoreName | None", store))
+        backup, into = choice.at(as_of or clock.now()), into.absolute()
+        done = restore_export(choice, backup, into) if what == "export" else restore_warehouse(choice, backup, into, metrics())
         step.rows_out = sum(table.rows for table in done.backup.tables.values())
         step.detail = {"backup": backup, "stores": done.stores, "bytes": done.backup.bytes, "tables": done.tables, "metrics": done.metrics, "notes": done.notes}
         columns = ("backup", "shows (UTC)", "stores", "files", "bytes", "tables equal", "metrics equal", "seconds")
@@ -182,7 +189,8 @@ def bring_home(as_of: datetime | None, into: Path, store: str | None) -> None:
         tables.show("restored", columns, [(*row, round(done.seconds, 2))])
         if done.notes:
             tables.show("to know", ("note",), [(note,) for note in done.notes])
-        say(f"restored into {done.into}: look at it, then set WAREHOUSE_HOME to it; `warehouse publish` makes the read copy")
+        if what == "warehouse":
+            say(f"restored into {done.into}: look at it, then set WAREHOUSE_HOME to it; `warehouse publish` makes the read copy")
 
 
 def bring_production(as_of: datetime | None, store: str | None) -> None:
@@ -205,7 +213,7 @@ def bring_production(as_of: datetime | None, store: str | None) -> None:
 
 def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
-    from backup.drill import drill_postgres, drill_warehouse
+    from backup.drill import drill_export, drill_postgres, drill_warehouse
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
     only, done = cast("StoreName | None", store), []
@@ -213,6 +221,8 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
         for kind in _kinds(what):
             if kind == "warehouse":
                 done += drill_warehouse(metrics(), seed, only)
+            elif kind == "export":
+                done += drill_export(seed, only)
             elif what or settings().backup.postgres_target:
                 done += drill_postgres(seed, only)
         for one in done:

@@ -41,9 +41,20 @@ def warehouse(as_of: datetime | None, into: Path, store: str | None) -> None:
     Compared are the SHA-256 of every file, the rows and a fingerprint of every table, and the headline metrics. Set
     WAREHOUSE_HOME to the folder to use it; `warehouse publish` makes the read copy again.
     """
-    from cli.backup_work import bring_home
+    from cli.backup_work import bring_back_files
 
-    bring_home(as_of, into, store)
+    bring_back_files("warehouse", as_of, into, store)
+
+
+@restore.command(short_help="Bring back an export as Parquet files.")
+@click.option("--as-of", type=Instant(), help="The newest export that shows this instant (UTC) or an earlier one; the newest of all unless given.")
+@click.option("--into", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet.")
+@click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
+def export(as_of: datetime | None, into: Path, store: str | None) -> None:
+    """Bring back an export: one Parquet file a table, `<schema>/<table>.parquet`, which any tool reads."""
+    from cli.backup_work import bring_back_files
+
+    bring_back_files("export", as_of, into, store)
 
 
 @restore.command(short_help="Restore production into a new database.")
@@ -61,13 +72,14 @@ def postgres(as_of: datetime | None, store: str | None) -> None:
 
 
 @click.command(short_help="Prove that backups can be restored.")
-@click.argument("what", type=click.Choice(["warehouse", "postgres"]), required=False)
+@click.argument("what", type=click.Choice(["warehouse", "export", "postgres"]), required=False)
 @click.option("--seed", type=int, help="Of the choice of the earlier backup, to repeat a drill; by chance unless given, and told.")
 @click.option("--store", type=STORES, help="Restore from this store alone, as if the other were lost.")
 def drill(what: str | None, seed: int | None, store: str | None) -> None:
     """Restore the newest backup and one of the earlier ones of WHAT, compare them, time it, and throw them away.
 
-    WHAT is `warehouse` or `postgres`; unless given, the warehouse, and production where BACKUP__POSTGRES_TARGET names a server.
+    WHAT is `warehouse`, `export` or `postgres`; unless given, all that the policy keeps, production only where
+    BACKUP__POSTGRES_TARGET names a server.
 
     The result is in ops.drills, in `warehouse status` and in the stores; one that failed or is overdue is a finding of
     `warehouse check`.
