@@ -11,7 +11,7 @@ from warehouse import declared
 from warehouse.errors import UsageError
 from warehouse.settings import ROOT, settings
 
-Kind = Literal["warehouse", "postgres", "export"]
+Kind = Literal["warehouse", "postgres", "export", "postgres_base"]
 StoreName = Literal["a", "b"]
 COPIES, MEDIA = 3, 2
 _MINIMUM_DAYS = {"STANDARD_IA": 30, "ONEZONE_IA": 30, "GLACIER_IR": 90, "GLACIER": 90, "DEEP_ARCHIVE": 180}

@@ -73,13 +73,13 @@ def take_postgres() -> Taken:
     dump, everything, given = program("pg_dump"), program("pg_dumpall"), source()
     with connected(given) as connection, progress("dumping") as advance:
         connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
-        name, server, size = _one(connection, "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database())")
+        name, server, size = one_row(connection, "SELECT pg_export_snapshot(), current_setting('server_version'), pg_database_size(current_database())")
         backup = manifest.new_id(taken_at := clock.now())
-        command = [dump, "--format=custom", "--compress=0", "--no-password", f"--snapshot={name}", f"--dbname={_target(given)}"]
-        with _running(command, given) as stream:
+        command = [dump, "--format=custom", "--compress=0", "--no-password", f"--snapshot={name}", f"--dbname={target_of(given)}"]
+        with running(command, given) as stream:
             indexes = [pack.write_stream(chosen[0], manifest.pack_key("postgres", backup, 0, "dump"), DUMP, stream, keys, size, advance)]
-        command = [everything, "--globals-only", "--no-role-passwords", "--no-password", f"--dbname={_target(given)}"]
-        with _running(command, given) as stream:
+        command = [everything, "--globals-only", "--no-role-passwords", "--no-password", f"--dbname={target_of(given)}"]
+        with running(command, given) as stream:
             roles = stream.read()
         key = manifest.pack_key("postgres", backup, 1, "sql")
         indexes.append(pack.write_stream(chosen[0], key, GLOBALS, io.BytesIO(roles), keys, len(roles), lambda count: None))
@@ -139,7 +139,7 @@ def connected(given: str) -> "Iterator[Connection]":
 
 
 @contextmanager
-def _running(command: list[str], given: str) -> "Iterator[_Output]":
+def running(command: list[str], given: str) -> "Iterator[_Output]":
     """A program of PostgreSQL whose output is read; that it ended well is known when its end was read.
 
     Raises:
@@ -176,10 +176,10 @@ def environment(given: str) -> dict[str, str]:
     return {**own, "PGPASSWORD": password, "PGOPTIONS": "-c statement_timeout=0 -c row_security=off", "LC_ALL": "C"}
 
 
-def _target(given: str) -> str:
+def target_of(given: str, **more: str) -> str:
     """A connection string without what is secret, as a program's argument."""
     pairs = {name: value for name, value in parameters(given).items() if "password" not in name}
-    return target(pairs)
+    return target(pairs | more)
 
 
 def target(pairs: dict[str, str]) -> str:
@@ -188,7 +188,12 @@ def target(pairs: dict[str, str]) -> str:
     return " ".join(f"{name}='{value}'" for name, value in escaped.items())
 
 
-def _one(connection: "Connection", query: str) -> Any:
+def one_row(connection: "Connection", query: str) -> Any:
+    """The first row of what a query answers.
+
+    Raises:
+        StepFailed: the database refuses, or is gone.
+    """
     import psycopg2
 
     try:

@@ -264,12 +264,13 @@ class Store:
     def errors(self, key: str) -> Iterator[None]:
         """Turn what boto3 raises about a key into errors of ours."""
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.parsers import ResponseParserError
 
         try:
             yield
         except ClientError as error:
             raise self._named(key, str(error.response["Error"].get("Code", "")), error.response["ResponseMetadata"]["HTTPStatusCode"]) from None
-        except (BotoCoreError, HTTPClientError) as error:
+        except (BotoCoreError, HTTPClientError, ResponseParserError, ValueError) as error:  # the last where an answer was cut off inside its headers
             mend = "is its endpoint right and up? Run again: what is done stays done"
             raise StoreFailed(f"store {self.name} cannot be reached: {type(error).__name__}.", mend=mend, store=self.name) from None
 

@@ -226,16 +226,29 @@ def _noting(failed: dict[str, WarehouseError], store: Store, also: str = "") -> 
         failed[store.name] = error
 
 
+def copied(packs: Sequence[Pack], first: Store, held: dict[str, Held], others: Sequence[Store]) -> None:
+    """Copy packs that are new into the other stores by reading them back; where there is no other, read them back all the same.
+
+    Raises:
+        Damaged, StoreFailed: a store has not got them whole.
+    """
+    for store in others:
+        _copy(packs, first, held, store)
+    if not others:
+        for one in packs:
+            pack.verify(one, held[one.key], first, lambda count: None)
+
+
 def _copy(packs: Sequence[Pack], first: Store, held: dict[str, Held], store: Store) -> None:
     """Copy packs with their indexes by reading them back, and read the copies back in turn."""
-    what = {one.key.split("/")[0] for one in packs}
-    there = {key: one for kind in what for key, one in store.held(f"{kind}/packs/").items()}
+    folders = {one.key.rpartition("/")[0] + "/" for one in packs}
+    there = {key: one for folder in folders for key, one in store.held(folder).items()}
     missing = [one for one in packs if one.key not in there]
     with progress(f"store {store.name}: copying", 2 * sum(one.bytes for one in packs), of_bytes=True) as advance:
         for one in missing:
             tell(f"store {first.name}: reading {one.key} back into {store.name}")
             pack.copy(one, held[one.key], first, store, advance)
-        there |= {key: one for kind in what if missing for key, one in store.held(f"{kind}/packs/").items()}
+        there |= {key: one for folder in folders if missing for key, one in store.held(folder).items()}
         for one in packs:
             tell(f"store {store.name}: reading {one.key} back")
             pack.verify(one, there[one.key], store, advance)

@@ -135,6 +135,7 @@ class Reader:
             Missing, StoreFailed: it is gone, or the connection broke again and again.
         """
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.parsers import ResponseParserError
 
         for attempt in range(ATTEMPTS):
             if self.bytes >= self._held.bytes:
@@ -148,7 +149,7 @@ class Reader:
             except ClientError:
                 with self._store.errors(self._held.key):
                     raise
-            except (BotoCoreError, HTTPClientError, OSError):  # taken up again where it broke
+            except (BotoCoreError, HTTPClientError, ResponseParserError, ValueError, OSError):  # taken up again where it broke
                 data = b""
             if data:
                 self._digest.update(data)

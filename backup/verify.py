@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from backup import manifest, pack
 from backup.encryption import Damaged
-from backup.manifest import Manifest
+from backup.manifest import Manifest, Pack
 from backup.policy import Kind, configured
 from backup.store import Held, Store, StoreFailed, stores
 from warehouse.console import progress, tell
@@ -69,6 +69,8 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
             break
     found.backups += len(backups)
     newest = {one.key: (one, backup.id) for backup in reversed(backups) for one in backup.packs}
+    if what == "postgres_base":
+        newest |= _log(store, packs, found)
     with progress(f"store {store.name}: reading back", sum(one.bytes for one, _ in newest.values()), of_bytes=True) as advance:
         for key, (one, backup) in newest.items():
             tell(f"store {store.name}: reading {key} back")
@@ -83,6 +85,20 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
                 found.problems.append(Problem(store.name, backup, error.what))
             found.objects += 1
             found.bytes += one.bytes
+
+
+def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tuple[Pack, str]]:
+    """The segments of the log by their indexes, and their objects beside the packs."""
+    held = store.held("postgres_base/wal/")
+    packs |= held
+    log = {}
+    for key, one in held.items():
+        if key.endswith(".index"):
+            try:
+                log[key.removesuffix(".index")] = (manifest.read_index(store, one).pack, "log")
+            except (StoreFailed, Damaged) as error:
+                found.problems.append(Problem(store.name, "log", error.what))
+    return log
 
 
 def hidden(*listings: dict[str, Held]) -> list[Held]:

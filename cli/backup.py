@@ -3,7 +3,7 @@
 import click
 
 _STORES = click.Choice(["a", "b"])
-_WHAT = click.Choice(["warehouse", "export", "postgres"])
+_WHAT = click.Choice(["warehouse", "export", "postgres", "postgres_base"])
 
 
 @click.group(short_help="Keep copies in two more places.")
@@ -32,7 +32,7 @@ def plan(as_json: bool) -> None:
 @click.option("--wait", default=1800, show_default=True, type=click.IntRange(0), metavar="SECONDS", help="How long to wait for a run that is writing.")
 @click.option("--whole", is_flag=True, help="Upload everything anew: when `warehouse backup verify` found older objects damaged.")
 def run(what: str | None, due: bool, wait: int, whole: bool) -> None:
-    """Take a backup of WHAT (`warehouse`, `export` or `postgres`; all that the policy keeps unless given): seal, upload, read back, manifest last.
+    """Take a backup of WHAT (all that the policy keeps unless given): seal, upload, read back, manifest last.
 
     The home is copied aside while nobody writes; production is streamed from pg_dump.
 
@@ -74,6 +74,20 @@ def uncover(what: str | None) -> None:
     from cli.backup_work import bring_back
 
     bring_back(what)
+
+
+@backup.command(short_help="Receive production's log as it is written.")
+def receive() -> None:
+    """Receive the write-ahead log of a PostgreSQL server of your own, until SIGTERM or Ctrl+C.
+
+    Each segment goes sealed into both stores when it is complete, and the one being written every minute. With
+    `warehouse backup run postgres_base` daily, `warehouse restore postgres --to` goes back to any second.
+    """
+    from backup.postgres_log import receive as receive_log
+    from warehouse.console import log_to_file
+
+    log_to_file()
+    receive_log()
 
 
 @backup.command(short_help="Make the buckets ready.")

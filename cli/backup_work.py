@@ -87,6 +87,7 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
     from backup.export import take_export
     from backup.plan import is_due, kept
     from backup.postgres import take_postgres
+    from backup.postgres_log import take_base
     from backup.take import take_warehouse
 
     with recorded_beside(f"backup run {what}") as run, run.step("backup", what) as step:
@@ -96,6 +97,8 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
             return
         if what == "postgres":
             taken = take_postgres()
+        elif what == "postgres_base":
+            taken = take_base()
         elif what == "export":
             taken = take_export(wait)
         else:
@@ -211,6 +214,24 @@ def bring_production(as_of: datetime | None, store: str | None) -> None:
         say(f"restored as the database {done.into} of the target's server")
 
 
+def bring_server(to: datetime | None, into: Path, store: str | None, received: Path | None) -> None:
+    """Prepare a server to any second."""
+    from backup.postgres_log import KIND
+    from backup.restore import Choice
+    from backup.restore_log import restore_log
+
+    with recorded_beside("restore postgres") as run, run.step("restore", KIND) as step:
+        choice = Choice(KIND, cast("StoreName | None", store))
+        backup, into = choice.at(to or clock.now()), into.absolute()
+        done = restore_log(choice, backup, into, to, received)
+        step.detail = {"backup": backup, "to": str(to), "stores": done.stores, "bytes": done.backup.bytes, "notes": done.notes}
+        row = (backup, _when(done.backup.taken_at), _when(to) or "the end of the log", ", ".join(done.stores), done.backup.bytes, round(done.seconds, 2))
+        tables.show("prepared", ("base", "of (UTC)", "recovers to (UTC)", "stores", "bytes", "seconds"), [row])
+        if done.notes:
+            tables.show("to know", ("note",), [(note,) for note in done.notes])
+        say(f"decide in {into / 'data' / 'pg_hba.conf'} who may connect, then, as PostgreSQL's own user: pg_ctl -D {into / 'data'} start")
+
+
 def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
     from backup.drill import drill_export, drill_postgres, drill_warehouse
@@ -223,6 +244,8 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
                 done += drill_warehouse(metrics(), seed, only)
             elif kind == "export":
                 done += drill_export(seed, only)
+            elif kind == "postgres_base":
+                say("postgres_base: not drilled by this command; docs/disaster-recovery.md says how")
             elif what or settings().backup.postgres_target:
                 done += drill_postgres(seed, only)
         for one in done:

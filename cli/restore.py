@@ -57,18 +57,29 @@ def export(as_of: datetime | None, into: Path, store: str | None) -> None:
     bring_back_files("export", as_of, into, store)
 
 
-@restore.command(short_help="Restore production into a new database.")
-@click.option("--as-of", type=Instant(), help="The newest dump that shows this instant (UTC) or an earlier one; the newest of all unless given.")
+@restore.command(short_help="Restore production.")
+@click.option("--as-of", type=Instant(), help="A dump: the newest that shows this instant (UTC) or an earlier one; the newest of all unless given.")
+@click.option("--to", type=Instant(), help="Base and log: recover to this instant (UTC); with --into alone, to the last commit that was received.")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="Base and log: a folder that does not exist yet.")
+@click.option("--received", type=click.Path(exists=True, file_okay=False, path_type=Path), help="Base and log: the receiver's own folder, if it is left.")
 @click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
-def postgres(as_of: datetime | None, store: str | None) -> None:
-    """Restore the dump of production into the database that BACKUP__POSTGRES_TARGET names, on a fresh server.
+def postgres(as_of: datetime | None, to: datetime | None, into: Path | None, received: Path | None, store: str | None) -> None:
+    """Restore the dump of production into a new database, or with --into a server to any second.
 
-    It must not exist yet. Rows and a fingerprint of every table are compared before the database gets its name, so nobody can
-    connect to it by that name earlier. The roles are made, without passwords.
+    The dump goes into the database that BACKUP__POSTGRES_TARGET names, on a fresh server; it must not exist yet. Rows and a
+    fingerprint of every table are compared before the database gets its name. The roles are made, without passwords.
+
+    With --into a base backup and the log after it are prepared in a folder, verified; the server that is started there
+    recovers to the instant.
     """
-    from cli.backup_work import bring_production
+    from cli.backup_work import bring_production, bring_server
 
-    bring_production(as_of, store)
+    if into is not None:
+        bring_server(to, into, store, received)
+    elif to is not None or received is not None:
+        raise click.UsageError("--to and --received need --into: a folder for the server's data")
+    else:
+        bring_production(as_of, store)
 
 
 @click.command(short_help="Prove that backups can be restored.")
