@@ -5,12 +5,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from backup import snapshot
+from backup import manifest, snapshot
 from backup.encryption import identities
 from backup.manifest import Table
 from backup.pack import Source
@@ -51,7 +50,7 @@ def take_export(patience: float = PATIENCE) -> Taken:
         began, taken_at = time.monotonic(), clock.now()
         with _readable(folder, patience) as connection:
             tables, sources = _write_all(connection, folder)
-        versions = {name: version(name) for name in ("startup-warehouse", "duckdb")}
+        versions = manifest.versions("duckdb")
         backup, indexes = upload("export", chosen[0], known, taken_at, sources, keys, tables=tables, versions=versions, recipients=policy.recipients)
         return spread(backup, indexes, chosen, policy, time.monotonic() - began if settings().storage == "motherduck" else 0.0)
     finally:

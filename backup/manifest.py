@@ -8,6 +8,7 @@ import hashlib
 import re
 import secrets
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -107,6 +108,17 @@ class Drill(_Written):
     tables: int
     metrics: int
     failed: str | None = None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of packages, and of this project."""
+    found = {}
+    for package in ("startup-warehouse", *packages):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def new_id(at: datetime) -> str:

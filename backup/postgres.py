@@ -11,7 +11,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from typing import IO, TYPE_CHECKING, Any
 
 from backup import manifest, pack
@@ -86,7 +85,7 @@ def take_postgres() -> Taken:
         tables = fingerprints(connection)
     made = Manifest(
         id=backup, what="postgres", taken_at=taken_at, files=tuple(file for index in indexes for file in index.files),
-        packs=tuple(index.pack for index in indexes), tables=tables, versions={"startup-warehouse": version("startup-warehouse"), "postgres": server},
+        packs=tuple(index.pack for index in indexes), tables=tables, versions={**manifest.versions(), "postgres": server},
         recipients=policy.recipients,
     )  # fmt: skip
     return spread(made, indexes, chosen, policy, 0.0)

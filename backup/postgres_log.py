@@ -12,7 +12,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +65,7 @@ def take_base() -> Taken:
         taken_at = clock.now()
     made = Manifest(
         id=manifest.new_id(taken_at), what=KIND, taken_at=taken_at, files=index.files, packs=(index.pack,), tables={}, recipients=policy.recipients,
-        versions={"startup-warehouse": version("startup-warehouse"), "postgres": server, "system": system, "wal_from": wal_from},
+        versions={**manifest.versions(), "postgres": server, "system": system, "wal_from": wal_from},
     )  # fmt: skip
     taken = spread(made, [index], chosen, policy, 0.0)
     for store in chosen:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from backup.manifest import File, Table
 from backup.pack import Source
 from warehouse import clock, storage
-from warehouse.errors import LeaseHeld, StepFailed, UsageError
+from warehouse.errors import LeaseHeld, StepFailed, UsageError, mend_of
 from warehouse.files import sha256
 from warehouse.lease import lease
 from warehouse.settings import settings
@@ -95,7 +95,16 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
         (staging / LOCAL).mkdir()
         asked = {name: {"sql": sql, "values": values[name]} for name, _, sql in metrics if name in values}
         (staging / METRICS).write_text(json.dumps(asked, indent=1) + "\n")
-        yield Frozen(taken_at, [*(_source(staging, path, known) for path in paths), _source(staging, METRICS, {})], tables, seconds)
+        sources = [*(_source(staging, path, known) for path in paths), _source(staging, METRICS, {})]
+    except OSError as error:
+        shutil.rmtree(staging, ignore_errors=True)
+        said = f"the home cannot be copied aside: {error.strerror}: {error.filename or staging}"
+        raise StepFailed(said, mend=mend_of(str(error), "run again; `warehouse doctor` says more")) from None
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    try:
+        yield Frozen(taken_at, sources, tables, seconds)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -204,7 +213,7 @@ def measure(database: Path, metrics: Sequence[Metric]) -> tuple[dict[str, Table]
     """
     import duckdb
 
-    config = {**storage.duckdb_config(), "memory_limit": "300MB"}
+    config = {**storage.duckdb_config(), "memory_limit": "160MB"}
     try:
         with closing(duckdb.connect(str(database), read_only=True, config=config)) as connection:
             storage.in_utc(connection)

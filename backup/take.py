@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from backup import manifest, pack, retention, snapshot
@@ -80,7 +79,7 @@ def take_warehouse(metrics: Sequence[Metric], patience: float = PATIENCE, *, who
     known = Known() if whole else Known.of(first, "warehouse")
     landing = {path: file for path, file in known.by_path.items() if path.startswith(LANDING)}
     with snapshot.frozen(landing, metrics, patience) as frozen:
-        versions = {name: version(name) for name in ("startup-warehouse", "duckdb", "sqlmesh", "dlt")}
+        versions = manifest.versions("duckdb", "sqlmesh", "dlt")
         backup, indexes = upload(
             "warehouse", first, known, frozen.taken_at, frozen.sources, keys, tables=frozen.tables, versions=versions, recipients=policy.recipients
         )

@@ -45,7 +45,9 @@ class Upload:
         self._bytes += len(data)
         self._buffer += data
         while len(self._buffer) > self._part_bytes:
-            self._send(bytes(self._buffer[: self._part_bytes]))
+            with memoryview(self._buffer) as whole:
+                part = bytes(whole[: self._part_bytes])
+            self._send(part)
             del self._buffer[: self._part_bytes]
         return len(data)
 
@@ -79,6 +81,8 @@ class Upload:
     def finish(self) -> None:
         """Send what is left and let the object appear, with what the store says of its SHA-256 compared."""
         client, last = self._store.client, bytes(self._buffer)
+        said: str | None = None
+        expected = ""
         try:
             if self._upload_id is None:
                 checksum = _base64(last)
@@ -89,10 +93,15 @@ class Upload:
                 self._send(last)
                 parts = [self._wait(part) for part in self._parts]
                 with self._store.errors(self._key):
-                    client.complete_multipart_upload(**self._at, UploadId=self._upload_id, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+                    done = client.complete_multipart_upload(**self._at, UploadId=self._upload_id, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+                said = done.get("ChecksumSHA256")
+                whole = b"".join(base64.b64decode(part["ChecksumSHA256"]) for part in parts)
+                expected = f"{_base64(whole)}-{len(parts)}"
         except (Taken, Missing):
             if not self._is_ours():  # an answer that was lost is asked for again, and then it is there already
                 raise
+        if said is not None and said != expected:
+            raise Damaged(f"store {self._store.name} put {self._key} together wrongly.", mend="run again", store=self._store.name)
         self._close()
         self._stored = Stored(self._key, self._bytes, self._digest.hexdigest())
 

@@ -226,12 +226,12 @@ def test_superfluous_backups_go_with_what_only_they_hold(filled: Path, backups: 
 def test_nothing_goes_while_it_is_locked(filled: Path, backups: Backups, setting: Setting) -> None:
     backups.write(lock_days=2, warehouse="{every: 1d, keep: 2d, stores: [a, b]}")
     now = datetime.now(UTC)
-    for day in range(5):
+    for day in range(4):
         setting("WAREHOUSE_NOW", (now + timedelta(days=day)).isoformat())
         trade(filled, day + 1)
         taken = backed_up()
     assert taken.deleted == {"a": [], "b": []}, "locked by the store's own clock, whatever ours says"
-    assert len(manifest.listed(stores()["a"], "warehouse")) == 5
+    assert len(manifest.listed(stores()["a"], "warehouse")) == 4
     assert not taken.failed
 
 
@@ -258,6 +258,19 @@ def test_there_is_nothing_to_back_up_or_nowhere(home: Path, backups: Backups, se
     assert "there is no warehouse yet" in fails(backed_up).what
     setting("BACKUP__A__ACCESS_KEY_ID", None)
     assert isinstance(fails(backed_up), UsageError)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(filled: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
+    def full(*given: object) -> None:
+        raise OSError(28, "No space left on device", "copy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.copy2", full)
+        error = fails(backed_up)
+    assert "No space left" in error.what
+    assert "free some space" in error.mend
+    assert not (filled / "backup" / "staging").exists()
+    assert backed_up().stores == ["a", "b"]
 
 
 def test_a_file_that_changes_while_it_is_read_stops_the_backup(filled: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails) -> None:
