@@ -15,7 +15,7 @@ from backup import manifest, pack, take
 from backup.plan import broken_rule, is_due, kept
 from backup.policy import policy
 from backup.retention import superfluous
-from backup.store import StoreFailed, stores
+from backup.store import Held, Store, StoreFailed, stores
 from backup.take import Taken, take_warehouse
 from backup.verify import uncover, verify
 from cli.main import cli
@@ -134,6 +134,23 @@ def test_a_store_that_is_away_fails_the_step_and_gets_all_it_missed(filled: Path
     assert after.stores == ["a", "b"]
     assert list(manifest.listed(stores()["b"], "warehouse")) == [taken.backup.id, after.backup.id]
     assert verify("warehouse", everything=True).problems == []
+
+
+def test_what_arrives_damaged_in_the_second_store_is_no_backup_there(filled: Path, backups: Backups, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = pack.copy
+
+    def lying(one: manifest.Pack, held: Held, source: Store, target: Store, advance: Callable[[int], None]) -> None:
+        copy(one, held, source, target, advance)
+        backups.flip("b", backups.full(one.key))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pack, "copy", lying)
+        taken = backed_up()
+    assert taken.stores == ["a"]
+    assert "is not what was written" in taken.failed[0]
+    assert not manifest.listed(stores()["b"], "warehouse")
+    assert verify("warehouse", everything=True, only=["a"]).problems == []
+    assert take_warehouse(METRICS, 0, whole=True).stores == ["a", "b"], "what needs nothing old is whole again"
 
 
 def test_when_the_first_store_is_away_nothing_is_believed(filled: Path, backups: Backups, fails: Fails) -> None:

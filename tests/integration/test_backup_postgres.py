@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,14 @@ def test_nothing_plain_reaches_the_disk_or_a_store_and_no_password_an_argument(
 
 
 def test_the_dump_and_its_fingerprints_show_one_snapshot(production: Company, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = postgres.pack.write_stream
+    new_id = postgres.manifest.new_id
 
-    def trading(*given: object) -> object:
+    def trading(at: datetime) -> str:
+        """Between the snapshot and the start of pg_dump."""
         production.execute("DELETE FROM parted WHERE id % 2 = 0", "CREATE TABLE IF NOT EXISTS later (id int)")
-        return write(*given)
+        return new_id(at)
 
-    monkeypatch.setattr(postgres.pack, "write_stream", trading)
+    monkeypatch.setattr(postgres.manifest, "new_id", trading)
     assert take_postgres().backup.tables["public.parted_2025"].rows == 100
     assert _restore(production).tables
 
