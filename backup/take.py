@@ -15,7 +15,7 @@ from backup.policy import Kind, Policy, configured
 from backup.snapshot import LANDING, Metric
 from backup.store import Held, Store, StoreFailed, stores
 from warehouse import clock
-from warehouse.console import progress, tell
+from warehouse.console import logger, progress, tell
 from warehouse.errors import LeaseHeld, StepFailed, UsageError, WarehouseError
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ def _passing_over_damage() -> Iterator[None]:
     """What cannot be read is not relied on; `backup verify` tells of it."""
     try:
         yield
-    except StepFailed:
-        return
+    except StepFailed as error:
+        logger.warning("passed over", extra={"fields": {"why": error.what}})
 
 
 def upload(
@@ -202,7 +202,7 @@ def spread(backup: Manifest, indexes: Sequence[Index], chosen: Sequence[Store], 
     for store in chosen:
         with _noting(failed, store):
             if store is not first and store.name not in failed:
-                _catch_up(what, first, store, backup)
+                _catch_up(first, store, backup, {one.key for one in new})
             if store.name not in failed:
                 _lock(backup, store, what, policy)
                 store.put(manifest.key_of(what, backup.id), content)
@@ -243,6 +243,8 @@ def _copy(packs: Sequence[Pack], first: Store, held: dict[str, Held], store: Sto
     folders = {one.key.rpartition("/")[0] + "/" for one in packs}
     there = {key: one for folder in folders for key, one in store.held(folder).items()}
     missing = [one for one in packs if one.key not in there]
+    if not packs:
+        return
     with progress(f"store {store.name}: copying", 2 * sum(one.bytes for one in packs), of_bytes=True) as advance:
         for one in missing:
             tell(f"store {first.name}: reading {one.key} back into {store.name}")
@@ -256,20 +258,26 @@ def _copy(packs: Sequence[Pack], first: Store, held: dict[str, Held], store: Sto
                 store.put(index, first.read(held[index]))
 
 
-def _catch_up(what: Kind, first: Store, store: Store, newest: Manifest) -> None:
-    """Bring backups and packs that a store missed into it: it was away, or lost them."""
-    there, packs = manifest.listed(store, what), store.held(f"{what}/packs/")
-    source = first.held(f"{what}/packs/")
-    missed = []
-    for backup, held in manifest.listed(first, what).items():
-        if backup not in there and backup != newest.id:
-            with _passing_over_damage():
-                missed.append(manifest.read(first, held))
-    lacking = {one.key: one for backup in [*missed, newest] for one in backup.packs if one.key not in packs}
-    if lacking:
-        _copy(list(lacking.values()), first, source, store)
-    for one in missed:
-        store.put(manifest.key_of(what, one.id), manifest.encode(one))
+def _catch_up(first: Store, store: Store, newest: Manifest, proved: set[str]) -> None:
+    """Bring backups and packs that a store missed into it: it was away, or lost them. A manifest follows only what was read back there.
+
+    Args:
+        proved: packs that were read back there already.
+    """
+    what = newest.what
+    there, source = manifest.listed(store, what), first.held(f"{what}/packs/")
+    missed = {backup: held for backup, held in manifest.listed(first, what).items() if backup not in there and backup != newest.id}
+    packs = store.held(f"{what}/packs/")
+    for held in list(reversed(there.values())) if missed else list(reversed(there.values()))[:1]:
+        with _passing_over_damage():
+            proved |= {one.key for one in manifest.read(store, held).packs if one.key in packs}
+    for held in missed.values():
+        with _passing_over_damage():
+            one = manifest.read(first, held)
+            _copy([pack for pack in one.packs if pack.key not in proved], first, source, store)
+            proved |= {pack.key for pack in one.packs}
+            store.put(manifest.key_of(what, one.id), manifest.encode(one))
+    _copy([pack for pack in newest.packs if pack.key not in proved], first, source, store)
 
 
 def _lock(backup: Manifest, store: Store, what: Kind, policy: Policy) -> None:

@@ -150,7 +150,10 @@ def test_what_arrives_damaged_in_the_second_store_is_no_backup_there(filled: Pat
     assert "is not what was written" in taken.failed[0]
     assert not manifest.listed(stores()["b"], "warehouse")
     assert verify("warehouse", everything=True, only=["a"]).problems == []
-    assert take_warehouse(METRICS, 0, whole=True).stores == ["a", "b"], "what needs nothing old is whole again"
+    whole = take_warehouse(METRICS, 0, whole=True)
+    assert whole.stores == ["a", "b"], "what needs nothing old is whole again"
+    assert list(manifest.listed(stores()["b"], "warehouse")) == [whole.backup.id], "and the other is not called good because its objects are there"
+    assert verify("warehouse", everything=True).problems == []
 
 
 def test_when_the_first_store_is_away_nothing_is_believed(filled: Path, backups: Backups, fails: Fails) -> None:
