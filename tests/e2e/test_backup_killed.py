@@ -163,14 +163,19 @@ class World:
             taken = take_warehouse(METRICS, 60)
         before = content(self.home)
         self.truth[taken.backup.id] = before
-        for backup in {one for ids in taken.deleted.values() for one in ids}:
-            assert sum(other > backup for other in {*Choice("warehouse").ids(), *self.truth}) >= 30, "only what as many newer ones make superfluous goes"
-            self.truth.pop(backup, None)
+        self.forget_superfluous()
         with (self.folder / "acknowledged").open("a") as log:
             log.write(json.dumps([taken.backup.id, before]) + "\n")
             log.flush()
             os.fsync(log.fileno())
         return taken.failed
+
+    def forget_superfluous(self) -> None:
+        """What a run deleted, be it one that was killed afterwards: only what as many newer ones make superfluous."""
+        there = set(Choice("warehouse").ids())
+        for backup in self.truth.keys() - there:
+            assert sum(other > backup for other in there) >= 30, backup
+            del self.truth[backup]
 
     def settings(self, **more: str) -> dict[str, str]:
         return {"WAREHOUSE_HOME": str(self.home), **self.backups.settings, **more}
@@ -281,6 +286,7 @@ def one_trial(world: World, number: int, setting: Callable[[str, str | None], No
         case _:
             through(world, chance, kind)
     world.take()
+    world.forget_superfluous()
     everything: Any = verify("warehouse", everything=True)
     assert everything.problems == []
     assert set(world.truth) <= {backup for store in stores().values() for backup in Choice("warehouse", store.name).ids()}
