@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials lint format dictionary bench bench-postgres bench-webhooks bench-models lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials trials-backup lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -45,6 +45,9 @@ test: setup  ## Run all tests
 trials: setup  ## Kill 200 runs, 200 times the loader alone, 40 times the receiver of webhooks, and compare what the next makes of it
 	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py tests/e2e/test_webhooks_killed.py
 
+trials-backup: setup  ## 1,000 faults at backups and restores: kills, bad networks, turned bits, attackers; what was acknowledged comes back
+	@WAREHOUSE_TRIALS=$${WAREHOUSE_TRIALS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_backup_killed.py
+
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -72,6 +75,9 @@ bench-webhooks: setup  ## Measure the receiver of webhooks, two minutes; WITH="-
 
 bench-models: setup  ## Measure building 200 models, and one day of a 20 M-row fact again; WITH="--rows 1000000" for a look
 	@$(BIN)/python -m tests.bench_models $(WITH)
+
+bench-backup: setup  ## Measure taking and restoring backups of 2 GB each; WITH="--gigabytes 0.2" for a look
+	@PYTHONPATH=tests $(BIN)/python -m tests.bench_backup $(WITH)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock

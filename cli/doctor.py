@@ -29,7 +29,7 @@ def examine() -> None:
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
             ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks), ("Google Analytics", _google_analytics), ("Zendesk", _zendesk),
-            ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts),
+            ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts), ("backups", _backups),
         )
     ]  # fmt: skip
     tables.show("doctor", ("part", "is", "says"), [(one.what, "well" if one.is_well else "WRONG", one.said) for one in results])
@@ -179,3 +179,14 @@ def _contracts() -> str:
     from monitoring.contract_files import read_contracts
 
     return f"{len(read_contracts())} contracts read"
+
+
+def _backups() -> str:
+    from backup.encryption import recipients
+    from backup.policy import configured, is_configured
+    from backup.store import stores
+
+    if not is_configured():
+        return "not configured: no copy of this warehouse exists elsewhere; docs/how-to/back-up.md"
+    recipients(configured().recipients)
+    return "; ".join(f"store {name}: {len(store.held(''))} objects" for name, store in stores().items())

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from cli.backup import backup
+from cli.restore import drill, restore
 from cli.serve import serve
 
 EXIT_CODES = """\b
@@ -145,6 +147,9 @@ def publish() -> None:
 
 
 cli.add_command(serve)
+cli.add_command(backup)
+cli.add_command(restore)
+cli.add_command(drill)
 
 
 @cli.command(short_help="What ran, how fresh, where to read.")

@@ -98,8 +98,14 @@ def transform_all(restate: Sequence[str] = ()) -> None:
 
 def check_all(*, as_json: bool) -> None:
     """Check contracts and freshness."""
+    from cli.backup_work import watched
+
     with _recorded("check") as run:
         findings, left_out = _check(run)
+        with run.step("check", "backups") as step:
+            old = watched()
+            step.rows_out = len(old)
+        findings += old
         if as_json:
             for finding in findings:
                 say(json.dumps(finding.as_json()))
@@ -185,6 +191,22 @@ def _recorded(command: str) -> "Iterator[Run]":
             logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
             with lease(command):
                 _prepare_ledger(run)
+                yield run
+    finally:
+        _copy_ledger()
+
+
+@contextmanager
+def recorded_beside(command: str) -> "Iterator[Run]":
+    """Record a run that goes on beside the writer: a backup, a restore or a drill, one of them at a time."""
+    from backup.take import one_at_a_time
+
+    try:
+        with ledger.run(command) as run:
+            log_to_file()
+            logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
+            with one_at_a_time():
+                ledger.mark_interrupted(run.run_id, beside=True)
                 yield run
     finally:
         _copy_ledger()

@@ -18,8 +18,9 @@ def show(runs: int, *, as_json: bool) -> None:
     freshness = [_freshness(source) for source in sources()]
     read_copy = settings().published / "warehouse.duckdb"
     writing = not is_free()
+    kept = [one for step in ("backup", "verify", "drill") for one in ledger.last_steps(step)]
     if as_json:
-        content = {"runs": recent, "sources": freshness, "read_copy": str(read_copy) if read_copy.exists() else None, "writing_now": writing}
+        content = {"runs": recent, "sources": freshness, "read_copy": str(read_copy) if read_copy.exists() else None, "writing_now": writing, "backups": kept}
         say(json.dumps(content, default=str, indent=2))
         return
     if not recent:
@@ -30,6 +31,8 @@ def show(runs: int, *, as_json: bool) -> None:
     rows = [(_name(step), step["status"], step["rows_in"], step["rows_out"], _seconds(step["seconds"]), _first_line(step["error"])) for step in newest["steps"]]
     tables.show(f"steps of the last run ({newest['command']})", ("step", "status", "rows in", "rows out", "seconds", "error"), rows)
     tables.show("sources", ("source", "schedule", "last load (UTC)", "age", "freshness"), [_source_row(one) for one in freshness])
+    if kept:
+        tables.show("backups", ("step", "ended (UTC)", "status", "seconds", "what", "error"), [_kept_row(one) for one in kept])
     say(f"read copy: {read_copy}" if read_copy.exists() else "read copy: not published yet")
     if settings().is_demo:
         say("source: the demo company (`make demo-stop` stops it)")
@@ -58,6 +61,13 @@ def _source_row(one: dict[str, Any]) -> tuple[Any, ...]:
         return one["source"], one["schedule"], "never", "", "not configured"
     verdict = "fresh" if one["is_fresh"] else f"older than {one['limit']}"
     return one["source"], one["schedule"], one["loaded_at"] or "never", one["age"] or "", verdict
+
+
+def _kept_row(step: dict[str, Any]) -> tuple[Any, ...]:
+    detail = json.loads(step["detail"]) if step["detail"] else {}
+    said = {"backup": "{backup}", "verify": "{objects} objects of {backups} backups", "drill": "{backup}, restored in {seconds:.1f} s"}[step["step"]]
+    told = said.format(**detail) if "why" not in detail and detail else detail.get("why", "")
+    return _name(step), _minute(step["ended_at"]), step["status"], _seconds(step["seconds"]), told, _first_line(step["error"])
 
 
 def _name(step: dict[str, Any]) -> str:

@@ -77,7 +77,7 @@ def keep(source: str, table: str, load_id: str, file: Path, primary_key: list[st
     }  # fmt: skip
     write_atomically(incoming / MANIFEST, json.dumps(manifest, indent=2) + "\n", mode=0o444)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(_note(source, table, load_id), str(folder))
+    write_atomically(_note(source, table, load_id), str(folder.relative_to(settings().landing)))  # a restored home is elsewhere
     os.replace(incoming, folder)
     flush_folder(folder.parent)
     return read(folder)
@@ -101,7 +101,7 @@ def set_aside(package: Package) -> None:
 def unsettled(source: str) -> list[Package]:
     """The packages of a source without their mark, oldest first: a few, however many are kept."""
     notes = settings().landing / _NOTES
-    folders = [Path(note.read_text()) for note in notes.iterdir() if not note.name.startswith(".")] if notes.exists() else []
+    folders = [settings().landing / note.read_text() for note in notes.iterdir() if not note.name.startswith(".")] if notes.exists() else []
     found = [read(folder) for folder in folders if (folder / MANIFEST).exists()]
     return sorted((package for package in found if package.source == source), key=lambda package: float(package.load_id))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
+from integration.object_stores import Backups, S3Server, s3_server
 
 from demo import box
 from demo.company import DATABASE, OWNER, READER
@@ -75,7 +76,7 @@ def ask(query: str) -> list[tuple[Any, ...]]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty WAREHOUSE_HOME with a key for pseudonyms, and no source."""
     for name in list(os.environ):
-        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_")):
+        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__")):
             monkeypatch.delenv(name)
     folder = tmp_path / "home"
     monkeypatch.setenv("WAREHOUSE_HOME", str(folder))
@@ -183,3 +184,24 @@ def declare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
             monkeypatch.setattr(policy, "POLICY_FILE", folder / "policy.yaml")
 
     return write
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server a test process."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def backups(s3: S3Server, home: Path, tmp_path: Path, setting: Callable[[str, str | None], None]) -> Backups:
+    """Two empty buckets, set up, as the stores of this test's home. Nothing is locked."""
+    from backup.store import stores
+
+    made = Backups(tmp_path, s3, s3)
+    for name, value in made.settings.items():
+        setting(name, value)
+    for store in stores().values():
+        store.set_up()
+    made.write(lock_days=None)
+    return made

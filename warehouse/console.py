@@ -42,19 +42,23 @@ def screen() -> "Console":
 
 
 @contextmanager
-def progress(what: str, total: int | None = None) -> Iterator[Advance]:
+def progress(what: str, total: int | None = None, *, of_bytes: bool = False) -> Iterator[Advance]:
     """Show a bar (or a spinner, when the total is unknown) while inside; nothing when not on a terminal.
 
+    Args:
+        of_bytes: bytes are counted instead of rows: shown with their rate and the time that remains.
+
     Yields:
-        a function to call with the number of rows done since the last call.
+        a function to call with the number of rows (or bytes) done since the last call.
     """
     if not sys.stderr.isatty():
         yield lambda rows: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich import progress as rich
 
-    columns = [SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
-    with Progress(*columns, console=screen(), transient=True) as bar:
+    counts = [rich.DownloadColumn(), rich.TransferSpeedColumn(), rich.TimeRemainingColumn()] if of_bytes else [rich.MofNCompleteColumn()]
+    columns = [rich.SpinnerColumn(), rich.TextColumn("{task.description}"), rich.BarColumn(), *counts, rich.TimeElapsedColumn()]
+    with rich.Progress(*columns, console=screen(), transient=True) as bar:
         task = bar.add_task(what, total=total)
         _descriptions.append(lambda text: bar.update(task, description=text))
         try:

@@ -43,6 +43,7 @@ class FindingsFound(WarehouseError):
 
 _SECRET_PAIR = re.compile(r"(?i)\b(password|passwd|pwd|token|secret|motherduck_token)\s*[=:]\s*('[^']*'|\"[^\"]*\"|[^\s,;)]+)")
 _URL_PASSWORD = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/@\s]*@")
+_PRIVATE_KEY = re.compile(r"AGE-SECRET-KEY-[0-9A-Za-z]+")
 # libpq names the server and the address it found for it; the database's own answers name ours.
 _SERVER = re.compile(r'(?i)\b(server at|server on|host(?: name)?|certificate for) "[^"]*"(?: \([0-9a-f.:]+\))?')
 _HOST_PAIR = re.compile(r"(?i)\b(host|hostaddr)=('[^']*'|[^\s'\"]+)")
@@ -71,7 +72,7 @@ def scrub(text: str) -> str:
     for host in secret_hosts():
         text = re.sub(rf"(?<![\w.-]){re.escape(host)}(?![\w-])", "***", text, flags=re.IGNORECASE)
     text = _URL_PASSWORD.sub(r"\1***@", text)
-    text = _SECRET_PAIR.sub(r"\1=***", text)
+    text = _PRIVATE_KEY.sub("***", _SECRET_PAIR.sub(r"\1=***", text))
     for pattern in _PERSONAL:
         text = pattern.sub("[personal]", text)
     return text

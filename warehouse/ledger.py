@@ -33,6 +33,14 @@ RUN_STEPS = {
     "ended_at": "TIMESTAMPTZ", "seconds": "DOUBLE", "status": "VARCHAR", "rows_in": "BIGINT", "rows_out": "BIGINT",
     "error": "VARCHAR", "detail": "VARCHAR",
 }  # fmt: skip
+BESIDE = ("backup", "restore", "drill")
+"""Commands that run beside the writer of the warehouse: they do not hold the lease all the time."""
+_DRILLS = """
+    SELECT run_id, ended_at, item AS data, detail ->> 'backup' AS backup, status, (detail ->> 'seconds')::DOUBLE AS restore_seconds,
+        (detail ->> 'recovery_point_seconds')::DOUBLE AS recovery_point_seconds, (detail ->> 'bytes')::BIGINT AS bytes,
+        (detail ->> 'tables')::BIGINT AS tables_equal, (detail ->> 'metrics')::BIGINT AS metrics_equal, error
+    FROM ops.run_steps WHERE step = 'drill'
+"""
 _SQLITE = {"VARCHAR": "TEXT", "TIMESTAMPTZ": "TEXT", "BIGINT": "INTEGER", "DOUBLE": "REAL"}
 _BALLAST_BYTES = 1 << 20
 FOLLOWS = "run --follow"
@@ -113,10 +121,17 @@ def run(command: str) -> Iterator[Run]:
         _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
 
 
-def mark_interrupted(own: str = "") -> int:
-    """Under the lease: runs that still say `running` were killed, all but one's own. Returns how many there were."""
+def mark_interrupted(own: str = "", *, beside: bool = False) -> int:
+    """Under the lease: runs that still say `running` were killed, all but one's own. Returns how many there were.
+
+    Args:
+        beside: of the commands that run beside the writer, under a lock of their own; else of all others.
+    """
+    which = "" if beside else "NOT "
+    is_beside = " OR ".join(f"command || ' ' LIKE '{command} %'" for command in BESIDE)
     with _ledger() as ledger:  # not told by their pid: in containers every process may have the same
-        killed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ?", (own,))]
+        query = f"SELECT run_id FROM runs WHERE status = 'running' AND run_id <> ? AND {which}({is_beside})"
+        killed = [row[0] for row in ledger.execute(query, (own,))]
         for run_id in killed:
             ledger.execute("UPDATE runs SET status = 'interrupted', error = 'the process was killed', copied = 0 WHERE run_id = ?", (run_id,))
             ledger.execute("UPDATE run_steps SET status = 'interrupted' WHERE run_id = ? AND status = 'running'", (run_id,))
@@ -134,6 +149,7 @@ def copy_into(connection: "DuckDBPyConnection") -> int:
     connection.execute("CREATE SCHEMA IF NOT EXISTS ops")
     for table, columns in (("runs", RUNS), ("run_steps", RUN_STEPS)):
         connection.execute(f"CREATE TABLE IF NOT EXISTS ops.{table} ({', '.join(f'{name} {kind}' for name, kind in columns.items())})")
+    connection.execute(f"CREATE VIEW IF NOT EXISTS ops.drills AS {_DRILLS}")
     with _ledger() as ledger:
         changed = [row[0] for row in ledger.execute("SELECT run_id FROM runs WHERE copied = 0")]
         if not changed:
@@ -219,6 +235,15 @@ def recent_runs(limit: int = 10) -> list[dict[str, Any]]:
             query = f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE run_id = ? ORDER BY position"
             one["steps"] = _dicts(ledger.execute(query, (one["run_id"],)))
         return runs
+
+
+def last_steps(step: str) -> list[dict[str, Any]]:
+    """The last time that a step was done and ended, however it did: one for each of its items."""
+    if not _path().exists():
+        return []
+    newest = "SELECT max(ended_at) FROM run_steps AS later WHERE later.step = run_steps.step AND later.item = run_steps.item AND later.status <> 'skipped'"
+    with _ledger() as ledger:
+        return _dicts(ledger.execute(f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE step = ? AND ended_at = ({newest}) ORDER BY item", (step,)))
 
 
 def last_success(step: str, item: str = "", *, findings_too: bool = True, within: tuple[str, str] | None = None) -> datetime | None:

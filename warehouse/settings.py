@@ -37,6 +37,46 @@ class PrivacySettings(BaseModel):
         return value
 
 
+class StoreCredentials(BaseModel):
+    """The key of one of the two stores of backups; what it may do is said in docs/how-to/back-up.md."""
+
+    model_config = ConfigDict(extra="forbid")
+    access_key_id: SecretStr | None = None
+    secret_access_key: SecretStr | None = None
+
+    @property
+    def is_given(self) -> bool:
+        """Whether both parts are set."""
+        return all(part is not None and part.get_secret_value() for part in (self.access_key_id, self.secret_access_key))
+
+
+class BackupSettings(BaseModel):
+    """How backups are reached and opened. `identities` are private keys, or the path of their file: only to restore.
+
+    `postgres` is the database that is dumped, where it is not the one that is loaded; `postgres_target` names the one that a
+    restore makes.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    policy: Path = Path("backup/policy.yaml")
+    a: StoreCredentials = StoreCredentials()
+    b: StoreCredentials = StoreCredentials()
+    identities: SecretStr | None = None
+    postgres: SecretStr | None = None
+    postgres_target: SecretStr | None = None
+
+    def secrets(self) -> list[str]:
+        """What must not be shown."""
+        given = (
+            self.identities,
+            self.postgres,
+            self.postgres_target,
+            *(part for store in (self.a, self.b) for part in (store.access_key_id, store.secret_access_key)),
+        )
+        found = [line for secret in given if secret for line in secret.get_secret_value().splitlines()]
+        return [line.strip() for line in found if len(line.strip()) > 3]
+
+
 class Settings(SourceAccess, BaseSettings):
     """All settings. The environment wins over `.env`, and `.env` over the demo company's file."""
 
@@ -53,6 +93,7 @@ class Settings(SourceAccess, BaseSettings):
     state_credentials: Annotated[SecretStr | None, Field(validation_alias="WAREHOUSE_STATE_CREDENTIALS")] = None
     sources: SourcesSettings = SourcesSettings()
     privacy: PrivacySettings = PrivacySettings()
+    backup: BackupSettings = BackupSettings()
 
     @field_validator("now")
     @classmethod
@@ -178,7 +219,7 @@ def _given_secrets() -> list[str]:
     except UsageError:
         return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET"))]
     given = [secret.get_secret_value() for secret in (now.motherduck_token, now.state_credentials, now.privacy.hmac_key) if secret is not None]
-    given = [*(value for value in given if value), *now.sources.secrets()]
+    given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
 

@@ -68,7 +68,7 @@ def scratch() -> "DuckDBPyConnection":
 
     settings().home.mkdir(parents=True, exist_ok=True)
     connection = duckdb.connect(":memory:", config={**duckdb_config(), "temp_directory": ""})
-    _in_utc(connection)
+    in_utc(connection)
     return connection
 
 
@@ -94,7 +94,7 @@ def open_warehouse(*, read_only: bool = False) -> Iterator["DuckDBPyConnection"]
             ) from None
         raise StepFailed(f"the warehouse cannot be opened: {error}", mend="`warehouse doctor` says more") from None
     try:
-        _in_utc(connection)
+        in_utc(connection)
         yield connection
     finally:
         connection.close()
@@ -146,6 +146,7 @@ def _connect_motherduck() -> "DuckDBPyConnection":
     return connection
 
 
-def _in_utc(connection: "DuckDBPyConnection") -> None:
+def in_utc(connection: "DuckDBPyConnection") -> None:
+    """Let a connection read and write times in UTC."""
     load_extension(connection, "icu")
     connection.execute("SET TimeZone = 'UTC'")

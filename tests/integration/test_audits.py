@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
+from integration import broken_google_analytics
 from integration.broken import OTHERS
 
 from transform.build import build, open_context

@@ -23,10 +23,24 @@ OPENS = {"MOTHERDUCK_TOKEN", "WAREHOUSE_STATE_CREDENTIALS"}
 LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "PRIVACY__HMAC_KEY"}
 LOADS |= {f"SOURCES__GOOGLE_ANALYTICS__{name}" for name in ("PROPERTY_IDS", "CREDENTIALS", "START_DATE")}
 LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET")}
-NEEDS = {"run": LOADS, "load": LOADS, "doctor": LOADS, "check": OPENS, "transform": OPENS, "review": OPENS, "deploy": OPENS, "publish": OPENS, "status": set()}
+BACKS_UP = OPENS | {"BACKUP__POSTGRES"} | {f"BACKUP__{store}__{part}" for store in "AB" for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+NEEDS = {
+    "backup": BACKS_UP,
+    "run": LOADS,
+    "load": LOADS,
+    "doctor": LOADS,
+    "check": OPENS,
+    "transform": OPENS,
+    "review": OPENS,
+    "deploy": OPENS,
+    "publish": OPENS,
+    "status": set(),
+}
 SECRET = re.compile(r"secrets\.(\w+)")
 ENABLED, OF_A_FORK = "vars.WAREHOUSE_ENABLED {} 'true'", "github.event.pull_request.head.repo.full_name {} github.repository"
 TOKEN = {"GITHUB_TOKEN": "${{ github.token }}"}
+BACKS_UP_ALONE = "backup"
+"""The workflow that writes no warehouse: it waits for nobody, and is switched on by a variable of its own."""
 COMMENTS = "plan"
 """The workflow of every pull request, which may write a comment."""
 MERGES = "deploy"
@@ -99,7 +113,7 @@ def test_one_writer_at_a_time_and_none_is_cancelled(name: str) -> None:
     if not _verbs(name):
         assert WORKFLOWS[name]["concurrency"]["group"] != "warehouse"
         return
-    group = "plan-${{ github.event.pull_request.number }}" if name == COMMENTS else "warehouse"
+    group = "plan-${{ github.event.pull_request.number }}" if name == COMMENTS else "backup" if name == BACKS_UP_ALONE else "warehouse"
     assert WORKFLOWS[name]["concurrency"] == {"group": group, "cancel-in-progress": False}
     assert all("concurrency" not in job for job in _jobs(name))
 
@@ -156,7 +170,8 @@ def test_a_fork_without_secrets_runs_nothing_on_schedule_and_is_reviewed_on_the_
     for job in _jobs(name):
         if any(SECRET.search(str(step.get("env", ""))) for step in job["steps"]):
             own = f" && {OF_A_FORK.format('==')}" if name in (COMMENTS, MERGES) else ""
-            assert job["if"] == ENABLED.format("==") + own + (f" && {LABELED}" if name == MERGES else "")
+            own += f" && {LABELED}" if name == MERGES else " && vars.WAREHOUSE_BACKUPS == 'true'" if name == BACKS_UP_ALONE else ""
+            assert job["if"] == ENABLED.format("==") + own
             assert name in (COMMENTS, MERGES) or "pull_request" not in _on(name)
 
 

@@ -1,0 +1,121 @@
+"""Drills: a backup is what was restored. The newest and a random earlier one are, compared, timed, and thrown away again."""
+
+import random
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from backup import manifest, snapshot
+from backup.export import restore_export
+from backup.manifest import Drill
+from backup.policy import Kind, StoreName
+from backup.restore import Choice, Restored, restore_warehouse
+from backup.restore_postgres import drop, given_target, renamed, restore_postgres
+from backup.snapshot import Metric
+from backup.store import Store, StoreFailed
+from warehouse import clock
+from warehouse.errors import StepFailed, UsageError, scrub
+
+_Restores = Callable[[Choice, str], AbstractContextManager[Restored]]
+"""Restores a backup for as long as the context lasts."""
+
+
+def drill_warehouse(metrics: Sequence[Metric], seed: int, only: StoreName | None = None) -> list[Drill]:
+    """Restore the newest backup of the warehouse and one that chance chooses among the earlier, and keep the results in the stores.
+
+    Args:
+        metrics: see `restore_warehouse`.
+        seed: of the choice, to repeat it.
+        only: restore from this store alone, as if the other were lost.
+
+    Raises:
+        UsageError: backups are not configured, there is none, or the private key is not set. StoreFailed: no store answers.
+    """
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        into = snapshot.folder() / "drill" / backup
+        shutil.rmtree(into.parent, ignore_errors=True)
+        try:
+            yield restore_warehouse(choice, backup, into, metrics)
+        finally:
+            shutil.rmtree(into.parent, ignore_errors=True)
+
+    return _drills("warehouse", restored, seed, only)
+
+
+def drill_export(seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for the export; raises as it does."""
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        into = snapshot.folder() / "drill" / backup
+        shutil.rmtree(into.parent, ignore_errors=True)
+        try:
+            yield restore_export(choice, backup, into)
+        finally:
+            shutil.rmtree(into.parent, ignore_errors=True)
+
+    return _drills("export", restored, seed, only)
+
+
+def drill_postgres(seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for production, in databases of other names on the server of `BACKUP__POSTGRES_TARGET`; raises as it does."""
+    text = renamed(given_target(), f"_drill_{secrets.token_hex(4)}")
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        try:
+            yield restore_postgres(choice, backup, text)
+        finally:
+            drop(text)
+
+    return _drills("postgres", restored, seed, only)
+
+
+def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None) -> list[Drill]:
+    choice = Choice(what, only)
+    ids = choice.ids()
+    if not ids:
+        raise UsageError(f"there is no backup of {what} to drill.", mend=f"`warehouse backup run {what}` takes one")
+    chosen = [ids[-1], *random.Random(seed).sample(ids[:-1], min(1, len(ids) - 1))]  # noqa: S311 - a choice that is repeated, no secret
+    point = (clock.now() - manifest.time_of(ids[-1])).total_seconds()
+    done = [_drill(what, choice, backup, restored, point) for backup in chosen]
+    for place in choice.places:
+        for one in done:
+            _keep(place.store, one)
+    return done
+
+
+def _drill(what: Kind, choice: Choice, backup: str, restored: _Restores, point: float) -> Drill:
+    began = time.monotonic()
+    stores, size, tables, metrics, failed = [place.store.name for place in choice.places], 0, 0, 0, None
+    try:
+        with restored(choice, backup) as done:
+            stores, size, tables, metrics = list(done.stores), done.backup.bytes, done.tables, done.metrics  # type: ignore[arg-type]  # names of stores
+    except StepFailed as error:
+        failed = scrub(error.what)
+    return Drill(
+        what=what, backup=backup, at=clock.now(), stores=tuple(stores), recovery_point_seconds=point, seconds=time.monotonic() - began, bytes=size,
+        tables=tables, metrics=metrics, failed=failed,
+    )  # fmt: skip
+
+
+def _keep(store: Store, drill: Drill) -> None:
+    """Best effort: what a drill found is told in any case, and in the ledger."""
+    try:
+        store.put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}.drill", manifest.encode(drill))
+    except StoreFailed:
+        return
+
+
+def last_drills(store: Store, what: Kind) -> list[Drill]:
+    """What the last drills found, by the newest of each backup drilled, newest first; at most four are read."""
+    held = store.held(_folder(what))
+    return [manifest.decode(store.read(held[key]), Drill, f"store {store.name}: {key}") for key in sorted(held, reverse=True)[:4]]
+
+
+def _folder(what: Kind) -> str:
+    return f"{what}/drills/"

@@ -1,0 +1,128 @@
+"""The export: every table and mart as Parquet, readable without this project and without DuckDB; and the way of MotherDuck's out."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from backup import manifest, snapshot
+from backup.encryption import identities
+from backup.manifest import Table
+from backup.pack import Source
+from backup.restore import Choice, Restored, fresh, unpack_all
+from backup.take import PATIENCE, Known, Taken, prepared, spread, upload
+from warehouse import clock, storage
+from warehouse.console import tell
+from warehouse.errors import StepFailed
+from warehouse.files import flush_folder, sha256
+from warehouse.settings import settings
+from warehouse.sql import literal, parquet, quoted
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_RELATIONS = """
+    SELECT table_schema, table_name FROM information_schema.tables WHERE table_catalog = current_database()
+        AND (table_schema IN ('marts', 'ops') OR table_schema LIKE 'raw\\_%' ESCAPE '\\') ORDER BY ALL
+"""
+"""What is loaded, what is published, and what ran. Staging views say nothing more, and SQLMesh's own tables are behind the marts."""
+
+
+def take_export(patience: float = PATIENCE) -> Taken:
+    """Write every table as Parquet and keep the files in the stores of the policy. Hold `one_at_a_time`, not the lease.
+
+    Args:
+        patience: seconds to wait for the writer to end.
+
+    Raises:
+        UsageError: backups are not configured. LeaseHeld: somebody wrote all the time. StepFailed: no store has it.
+    """
+    policy, chosen, keys = prepared("export")
+    known = Known.of(chosen[0], "export")
+    folder = snapshot.folder() / "staging"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    try:
+        began, taken_at = time.monotonic(), clock.now()
+        with _readable(folder, patience) as connection:
+            tables, sources = _write_all(connection, folder)
+        versions = manifest.versions("duckdb")
+        backup, indexes = upload("export", chosen[0], known, taken_at, sources, keys, tables=tables, versions=versions, recipients=policy.recipients)
+        return spread(backup, indexes, chosen, policy, time.monotonic() - began if settings().storage == "motherduck" else 0.0)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _readable(folder: Path, patience: float) -> "Iterator[DuckDBPyConnection]":
+    """The warehouse at one instant: a copy of the file, or MotherDuck while nobody else writes."""
+    import duckdb
+
+    if settings().storage == "motherduck":
+        with snapshot.waiting(patience), storage.open_warehouse() as connection:
+            yield connection
+        return
+    copy = folder / settings().warehouse_file.name
+    if not settings().warehouse_file.exists():
+        raise StepFailed(f"there is no warehouse yet at {settings().warehouse_file}.", mend="`warehouse run` makes it")
+    storage.require_free_space(2 * settings().warehouse_file.stat().st_size // 1_000_000 + 50)
+    with snapshot.waiting(patience):
+        snapshot.checkpoint(settings().warehouse_file)
+        shutil.copyfile(settings().warehouse_file, copy)
+    with closing(duckdb.connect(str(copy), read_only=True, config=storage.duckdb_config())) as connection:
+        storage.in_utc(connection)
+        yield connection
+    copy.unlink()
+
+
+def _write_all(connection: "DuckDBPyConnection", folder: Path) -> tuple[dict[str, Table], list[Source]]:
+    import duckdb
+
+    tables, sources = {}, []
+    for schema, table in connection.execute(_RELATIONS).fetchall():
+        tell(f"exporting {schema}.{table}")
+        path = f"{quote(schema, safe='')}/{quote(table, safe='')}.parquet"
+        file = folder / path
+        file.parent.mkdir(exist_ok=True)
+        try:
+            connection.execute(f"COPY (SELECT * FROM {quoted(schema)}.{quoted(table)}) TO {parquet(file)}")
+        except duckdb.Error as error:
+            raise StepFailed(f"{schema}.{table} cannot be exported: {str(error).splitlines()[0]}", mend="`warehouse transform` builds the marts anew") from None
+        content, now = sha256(file), file.stat()
+        row = connection.execute(f"SELECT count(*) FROM read_parquet({literal(file)})").fetchone()
+        tables[f"{schema}.{table}"] = Table(rows=int(row[0]) if row else 0, fingerprint=content[:32])
+        sources.append(Source(path, file, now.st_size, content, 0o644, now.st_mtime_ns))
+    return tables, sources
+
+
+def restore_export(choice: Choice, backup: str, into: Path) -> Restored:
+    """Write the Parquet files of an export into a folder that does not exist yet, each verified, each with its rows.
+
+    Raises:
+        As `restore_warehouse`.
+    """
+    began = time.monotonic()
+    keys, one = identities(), choice.read(backup)
+    partial = fresh(into, one)
+    restored = Restored(one, into)
+    try:
+        unpack_all(choice, one, partial, keys, restored)
+        with closing(storage.scratch()) as connection:
+            for table, expected in one.tables.items():
+                schema, _, name = table.partition(".")
+                file = partial / quote(schema, safe="") / f"{quote(name, safe='')}.parquet"
+                if connection.execute(f"SELECT count(*) FROM read_parquet({literal(file)})").fetchone() != (expected.rows,):
+                    raise StepFailed(f"{table} has not the rows that were exported.", mend="restore another: `--as-of`")
+        restored.tables = len(one.tables)
+        os.sync()
+        os.rename(partial, into)
+        flush_folder(into.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
+    restored.seconds = time.monotonic() - began
+    return restored

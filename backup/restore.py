@@ -1,0 +1,222 @@
+"""Restoring: always into a fresh place, from whichever store has each object whole, and compared before anyone may open it."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backup import manifest, pack, snapshot
+from backup.encryption import Damaged, WrongKey, identities
+from backup.manifest import File, Manifest, Pack
+from backup.policy import Kind, StoreName, configured
+from backup.snapshot import Metric
+from backup.store import Held, Store, StoreFailed, stores
+from warehouse.console import progress, tell
+from warehouse.errors import StepFailed, UsageError
+from warehouse.files import flush_folder
+from warehouse.settings import settings
+
+if TYPE_CHECKING:
+    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+
+Replay = Callable[[Path, Manifest], None]
+"""Applies to a restored folder the privacy erasures made since its backup was taken, from the position in its manifest on."""
+
+
+@dataclass
+class Restored:
+    """What was restored, from which stores, and what was found equal. `notes` say what was not as it should be and did no harm."""
+
+    backup: Manifest
+    into: Path
+    stores: list[str] = field(default_factory=list)
+    tables: int = 0
+    metrics: int = 0
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+
+class _Place:
+    """A store with what it holds of one kind of data."""
+
+    def __init__(self, store: Store, what: Kind) -> None:
+        self.store, self.backups, self.packs = store, manifest.listed(store, what), store.held(f"{what}/packs/")
+
+
+class Choice:
+    """The backups of one kind of data in all the stores that answer.
+
+    Raises:
+        StoreFailed: none of them answers. UsageError: backups are not configured.
+    """
+
+    def __init__(self, what: Kind, only: StoreName | None = None) -> None:
+        self.notes: list[str] = []
+        self.places: list[_Place] = []
+        declared, failure, made = configured().data[what].stores, None, stores()
+        for name in declared:
+            if only in (None, name):
+                try:
+                    self.places.append(_Place(made[name], what))
+                except StoreFailed as error:
+                    failure = error
+                    self.notes.append(error.what)
+        if failure is not None and not self.places:
+            raise failure
+
+    def ids(self) -> list[str]:
+        """The backups that some store holds, oldest first."""
+        return sorted({backup for place in self.places for backup in place.backups})
+
+    def at(self, as_of: datetime) -> str:
+        """The newest backup that shows an instant not after the one given.
+
+        Raises:
+            UsageError: there is none.
+        """
+        found = [backup for backup in self.ids() if manifest.time_of(backup) <= as_of]
+        if not found:
+            oldest = self.ids()
+            since = f"the oldest shows {manifest.time_of(oldest[0]):%Y-%m-%d %H:%M:%S}" if oldest else "there is none at all"
+            raise UsageError(f"there is no backup of {as_of:%Y-%m-%d %H:%M:%S} UTC or before: {since}.", mend="`warehouse backup list` shows them")
+        return found[-1]
+
+    def read(self, backup: str) -> Manifest:
+        """A backup's manifest, from the first store that has it whole.
+
+        Raises:
+            Damaged, StoreFailed: no store has.
+        """
+        failure: StepFailed | None = None
+        for place in self.places:
+            if backup in place.backups:
+                try:
+                    return manifest.read(place.store, place.backups[backup])
+                except (Damaged, StoreFailed) as error:
+                    failure = error
+                    self.notes.append(error.what)
+        raise failure or StoreFailed(f"no store holds the backup {backup}.", mend="`warehouse backup list` shows them")
+
+
+def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence[Metric], replay: Replay | None = None) -> Restored:
+    """Restore a home into a folder that does not exist yet; it appears whole and compared, or not at all.
+
+    Args:
+        metrics: asked again, where the backup has the answer to the very same question.
+        replay: see `Replay`; called when everything is equal, before the folder appears under its name.
+
+    Raises:
+        UsageError: the private key is not set, or the folder is in use. WrongKey: it is another key.
+        Damaged, StoreFailed: no store has something whole; what is in the folder's place is nothing.
+        StepFailed: what was restored is not equal, or erasures were made and cannot be replayed.
+    """
+    began = time.monotonic()
+    keys, one = identities(), choice.read(backup)
+    if one.erasures is not None and replay is None:
+        raise StepFailed("privacy erasures were made, and this checkout cannot replay them: nobody may open the backup.", mend="restore with a newer checkout")
+    partial = fresh(into, one)
+    restored = Restored(one, into)
+    try:
+        unpack_all(choice, one, partial, keys, restored)
+        _compare(one, partial, metrics, restored)
+        if replay is not None:
+            replay(partial, one)
+        os.sync()
+        os.rename(partial, into)
+        flush_folder(into.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
+    restored.seconds = time.monotonic() - began
+    return restored
+
+
+def fresh(into: Path, one: Manifest) -> Path:
+    """Where to restore to before the folder appears.
+
+    Raises:
+        UsageError: the folder is not fresh. StepFailed: the disk has no room.
+    """
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        what = "is the home in use" if into.resolve() == settings().home else "is not empty"
+        raise UsageError(f"{into} {what}: a backup is only restored into a fresh place.", mend="name a new folder, look at it, then set WAREHOUSE_HOME to it")
+    into.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(into.parent).free
+    if free < one.bytes * 1.05:
+        raise StepFailed(f"{into.parent} has {free // 10**6} MB free, the backup needs {one.bytes // 10**6} MB.", mend="restore to a larger disk")
+    partial = into.with_name(f".{into.name}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    return partial
+
+
+def unpack_all(choice: Choice, one: Manifest, partial: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
+    """Write all files of a backup below a folder, each pack from the first store that has it whole.
+
+    Raises:
+        WrongKey: none of the keys opens it. Damaged, StoreFailed: no store has something whole.
+    """
+    by_pack = {packed.key: packed for packed in one.packs}
+    with progress("restoring", one.bytes, of_bytes=True) as advance:
+        for key, files in pack.copies(one.files).items():
+            if key not in by_pack:
+                raise Damaged(f"the manifest of {one.id} does not say what {key} is.", mend="restore another backup: `--as-of`")
+            _unpack(choice, by_pack[key], files, partial, keys, advance, restored)
+
+
+def _unpack(
+    choice: Choice, packed: Pack, files: Sequence[File], partial: Path, keys: "Sequence[x25519.Identity]", advance: Callable[[int], None], restored: Restored
+) -> None:
+    """From the first store that has it whole."""
+    failure: StepFailed | None = None
+    for place in choice.places:
+        name = place.store.name
+        tell(f"store {name}: {files[0].path}" + (f" and {len(files) - 1} more" if len(files) > 1 else ""))
+        try:
+            pack.unpack(packed, _held(place, packed), place.store, files, partial, keys, advance)
+        except WrongKey:
+            raise
+        except (Damaged, StoreFailed) as error:
+            failure = error
+            restored.notes.append(error.what)
+        else:
+            restored.stores = sorted({*restored.stores, name})
+            return
+    raise failure or StoreFailed(f"no store holds {packed.key}.")
+
+
+def _held(place: _Place, packed: Pack) -> Held:
+    if packed.key not in place.packs:
+        raise StoreFailed(f"store {place.store.name}: the object {packed.key} is missing.", mend="restore from the other store", store=place.store.name)
+    return place.packs[packed.key]
+
+
+def _compare(one: Manifest, partial: Path, metrics: Sequence[Metric], restored: Restored) -> None:
+    """Compare tables by rows and fingerprints, and the metrics.
+
+    Raises:
+        StepFailed: something is different.
+    """
+    asked = json.loads((partial / snapshot.METRICS).read_text())
+    same = [metric for metric in metrics if asked.get(metric[0], {}).get("sql") == metric[2]]
+    with progress("comparing"):
+        tables, values = snapshot.measure(partial / settings().warehouse_file.name, same)
+    here, there = version("duckdb"), one.versions["duckdb"]
+    exact = here == there
+    if not exact:
+        restored.notes.append(f"tables are compared by rows only: the backup was taken by DuckDB {there}, and {here} may hash otherwise")
+    wrong = sorted(set(tables) ^ set(one.tables))
+    wrong += [name for name in set(tables) & set(one.tables) if tables[name].rows != one.tables[name].rows or (exact and tables[name] != one.tables[name])]
+    wrong += [f"metric {name}" for name, _, _ in same if values.get(name) != asked[name]["values"]]
+    if wrong:
+        raise StepFailed(f"what was restored is not what was backed up: {', '.join(sorted(wrong)[:10])}.", mend="restore another backup: `--as-of`")
+    restored.tables, restored.metrics = len(tables), len(same)
+    left = [name for name in asked if name not in {metric[0] for metric in same}]
+    if left:
+        restored.notes.append(f"asked otherwise now, so not compared: {', '.join(left)}")

@@ -1,0 +1,146 @@
+"""Restoring production to any second: a base backup, and the log after it, in a folder that a fresh server starts from."""
+
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backup import pack
+from backup.encryption import Damaged, WrongKey, identities
+from backup.manifest import File, Pack
+from backup.postgres import program
+from backup.postgres_log import BASE, index_of, segments
+from backup.restore import Choice, Restored, fresh, unpack_all
+from backup.store import Held, Store, StoreFailed
+from warehouse.console import progress, tell
+from warehouse.errors import StepFailed
+from warehouse.files import flush_folder
+
+if TYPE_CHECKING:
+    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+
+_SEGMENTS_A_LOG = 256
+"""Segments of 16 MB in one of the log's 4 GB units: the last eight digits of a name count to this."""
+
+
+def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, received: Path | None = None) -> Restored:
+    """Prepare a server's data folder that recovers, when it is started, to a second, or to the last commit there is.
+
+    `into/data` is a base backup, each file of it verified; `into/wal` the log after it, without a gap. The server is not
+    started: whoever starts it decides who may connect (`pg_hba.conf`) before.
+
+    Args:
+        to: the instant to recover to; to the end of the log unless given.
+        received: the receiver's own folder, if it is left: it may hold commits that no store had yet.
+
+    Raises:
+        UsageError: the private key is not set, the folder is in use, or pg_verifybackup is missing. StepFailed: the log has a gap,
+            or a file of the base is not what it was. WrongKey, Damaged, StoreFailed: see `restore_warehouse`.
+    """
+    began = time.monotonic()
+    keys, one, tool = identities(), choice.read(backup), program("pg_verifybackup")
+    partial = fresh(into, one)
+    restored = Restored(one, into)
+    try:
+        unpack_all(choice, one, partial, keys, restored)
+        data = partial / "data"
+        with progress("unpacking"), tarfile.open(partial / BASE) as tar:
+            tar.extractall(data, filter="tar")
+        (partial / BASE).unlink()
+        data.chmod(0o700)
+        ran = subprocess.run([tool, "--no-parse-wal", "--quiet", str(data)], capture_output=True, check=False)
+        if ran.returncode != 0:
+            raise Damaged("a file of the base backup is not what it was.", mend="restore an earlier one: `--to`")
+        _bring_log(choice, one.versions["system"], one.versions["wal_from"], partial / "wal", keys, restored)
+        if received is not None:
+            _take_over(received, partial / "wal")
+        _require_no_gap(one.versions["wal_from"], sorted(path.name for path in (partial / "wal").iterdir()))
+        _configure(data, into / "wal", to)
+        os.sync()
+        os.rename(partial, into)
+        flush_folder(into.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
+    restored.seconds = time.monotonic() - began
+    return restored
+
+
+def _bring_log(choice: Choice, system: str, since: str, into: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
+    """Every segment from the base on, each from the first store that has it whole."""
+    into.mkdir(mode=0o700)
+    held = [(place.store, segments(place.store, system)) for place in choice.places]
+    names = sorted({name for _, found in held for name in found if name.endswith(".history") or name[8:] >= since[8:]})
+    with progress("log", len(names)) as advance:
+        for name in names:
+            tell(f"log: {name}")
+            # A whole segment before one that was still being written, wherever it lies.
+            candidates = sorted(((store, found[name]) for store, found in held if name in found), key=lambda one: ".partial" in one[1].key)
+            _segment(candidates, name, into, keys, restored)
+            advance(1)
+
+
+def _segment(candidates: Sequence[tuple[Store, Held]], name: str, into: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
+    failure: StepFailed | None = None
+    for store, held in candidates:
+        try:
+            index, file = index_of(store, held)
+            _require_name(index.pack, file, held, name)
+            pack.unpack(index.pack, held, store, [file], into, keys, lambda count: None)
+        except WrongKey:
+            raise
+        except (Damaged, StoreFailed) as error:
+            failure = error
+            restored.notes.append(error.what)
+        else:
+            restored.stores = sorted({*restored.stores, store.name})
+            return
+    raise failure or StoreFailed(f"no store holds the segment {name} of the log.")
+
+
+def _require_name(packed: Pack, file: File, held: Held, name: str) -> None:
+    if file.path != name or packed.key != held.key:
+        raise Damaged(f"{held.key} says it is {file.path}.", mend="it was not written by this project")
+
+
+def _take_over(received: Path, into: Path) -> None:
+    """What the receiver had written and no store: its last segment ends where the last acknowledged commit does."""
+    for path in sorted(received.iterdir()):
+        name = path.name.removesuffix(".partial")
+        if path.is_file() and len(name) == len("000000010000000000000001"):
+            shutil.copyfile(path, into / name)
+
+
+def _require_no_gap(since: str, names: Sequence[str]) -> None:
+    """Segments must follow each other, whatever their timelines.
+
+    Raises:
+        StepFailed: one is missing; named is the first.
+    """
+    there = {_number(name) for name in names if not name.endswith(".history")}
+    missing = [number for number in range(_number(since), max(there, default=0) + 1) if number not in there]
+    if missing or not there:
+        name = f"{missing[0] // _SEGMENTS_A_LOG:08X}{missing[0] % _SEGMENTS_A_LOG:08X}" if missing else since[8:]
+        mend = "nothing after it can be recovered: restore to before it (`--to` and an earlier base), or find it: the receiver's folder, the server's pg_wal"
+        raise StepFailed(f"the log has a gap: the segment …{name} is missing.", mend=mend)
+
+
+def _number(segment: str) -> int:
+    return int(segment[8:16], 16) * _SEGMENTS_A_LOG + int(segment[16:24], 16)
+
+
+def _configure(data: Path, wal: Path, to: datetime | None) -> None:
+    """What the server does when it starts: read the log from the folder, stop where it is told, and go on from there alone."""
+    quoted = str(wal).replace("'", "''")
+    lines = [f'restore_command = \'cp "{quoted}/%f" "%p"\'', "recovery_target_action = 'promote'", "archive_mode = off", "synchronous_standby_names = ''"]
+    lines += [f"recovery_target_time = '{to.isoformat()}'"] if to is not None else []
+    with (data / "postgresql.auto.conf").open("a") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+    (data / "recovery.signal").touch()
+    for name in ("standby.signal", "postmaster.pid"):
+        (data / name).unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""Verifying what the stores hold: every object read back whole, and what somebody has put over them found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backup import manifest, pack
+from backup.encryption import Damaged
+from backup.manifest import Manifest, Pack
+from backup.policy import Kind, configured
+from backup.store import Held, Store, StoreFailed, stores
+from warehouse.console import progress, tell
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a store: with which backup (the newest of those that share it), and what."""
+
+    store: str
+    backup: str
+    said: str
+
+
+@dataclass
+class Verified:
+    """What was read back, and what is wrong."""
+
+    backups: int
+    objects: int
+    bytes: int
+    problems: list[Problem]
+
+
+def verify(what: Kind, *, everything: bool, only: Sequence[str] = ()) -> Verified:
+    """Read backups back whole from each store, and compare every byte with what was written. Needs no private key.
+
+    Args:
+        everything: all backups; else the newest of each store.
+        only: the names of the stores; all that the policy keeps it in unless given.
+
+    Raises:
+        UsageError: backups are not configured.
+    """
+    found = Verified(0, 0, 0, [])
+    places = stores()
+    for name in configured().data[what].stores:
+        if not only or name in only:
+            try:
+                _verify_store(places[name], what, everything, found)
+            except StoreFailed as error:
+                found.problems.append(Problem(name, "", error.what))
+    return found
+
+
+def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -> None:
+    held, packs = manifest.listed(store, what), store.held(f"{what}/packs/")
+    if covered := hidden(held, packs):
+        found.problems.append(Problem(store.name, "", f"{len(covered)} objects are hidden or covered by what others wrote"))
+    if not held:
+        found.problems.append(Problem(store.name, "", "holds no backup"))
+    backups: list[Manifest] = []
+    for backup in reversed(held):
+        try:
+            backups.append(manifest.read(store, held[backup]))
+            found.objects += 1
+            found.bytes += held[backup].bytes
+        except (StoreFailed, Damaged) as error:
+            found.problems.append(Problem(store.name, backup, error.what))
+        if backups and not everything:
+            break
+    found.backups += len(backups)
+    newest = {one.key: (one, backup.id) for backup in reversed(backups) for one in backup.packs}
+    if what == "postgres_base":
+        newest |= _log(store, packs, found)
+    with progress(f"store {store.name}: reading back", sum(one.bytes for one, _ in newest.values()), of_bytes=True) as advance:
+        for key, (one, backup) in newest.items():
+            tell(f"store {store.name}: reading {key} back")
+            try:
+                if key not in packs:
+                    raise StoreFailed(f"store {store.name}: the object {key} is missing.")
+                pack.verify(one, packs[key], store, advance)
+                if (index := manifest.index_key(key)) in packs:
+                    manifest.read_index(store, packs[index])
+                    found.objects += 1
+            except (StoreFailed, Damaged) as error:
+                found.problems.append(Problem(store.name, backup, error.what))
+            found.objects += 1
+            found.bytes += one.bytes
+
+
+def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tuple[Pack, str]]:
+    """The segments of the log by their indexes, and their objects beside the packs."""
+    held = store.held("postgres_base/wal/")
+    packs |= held
+    log = {}
+    for key, one in held.items():
+        if key.endswith(".index"):
+            try:
+                log[key.removesuffix(".index")] = (manifest.read_index(store, one).pack, "log")
+            except (StoreFailed, Damaged) as error:
+                found.problems.append(Problem(store.name, "log", error.what))
+    return log
+
+
+def hidden(*listings: dict[str, Held]) -> list[Held]:
+    """The objects over which somebody put a delete marker or other bytes; we never do."""
+    return [held for listing in listings for held in listing.values() if held.above]
+
+
+def uncover(what: Kind) -> list[tuple[str, str]]:
+    """Take away whatever was put over the objects of both stores; returns the store and the name of each.
+
+    Raises:
+        StoreFailed: a store cannot be reached, or something over an object is locked: readers pass it over all the same.
+    """
+    done: list[tuple[str, str]] = []
+    for store in stores().values():
+        for held in hidden(manifest.listed(store, what), store.held(f"{what}/packs/")):
+            store.uncover(held)
+            done.append((store.name, held.key))
+    return done
