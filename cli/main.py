@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from cli.privacy import privacy
 from cli.serve import serve
 
 EXIT_CODES = """\b
@@ -131,6 +132,7 @@ def publish() -> None:
 
 
 cli.add_command(serve)
+cli.add_command(privacy)
 
 
 @cli.command(short_help="What ran, how fresh, where to read.")

@@ -1,0 +1,79 @@
+"""`warehouse privacy`: erase persons, and prove it. Rooms are imported when their verb is called."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from privacy.subjects import Subject
+
+
+@click.group(short_help="Erase persons; verify what is recorded.")
+def privacy() -> None:
+    """What a person may ask for, and the records that prove what was done."""
+
+
+@privacy.command(short_help="Erase persons everywhere.")
+@click.option("--subject", "subjects", multiple=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…; may be repeated.")
+@click.option("--subjects-from", type=click.File("r"), metavar="FILE", help="The same, one a line; `-` reads standard input, which no process list shows.")
+@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool) -> None:
+    """Erase persons everywhere: raw tables, landing zone, built tables and histories, published copies, spool, free pages.
+
+    A person is found in every source by what sources declare and by the email. Facts that accounting must keep stay, without
+    the person. No later load brings the person back. Prints a sealed certificate: what changed where, and what remains until
+    when. Killed at any moment, the same command goes on.
+    """
+    from cli.run import recorded
+    from privacy.erase import erase as really
+    from privacy.erase import plan
+    from serving.publish import publish
+    from transform.build import build
+    from warehouse.console import say
+    from warehouse.lease import lease
+
+    named = _named(subjects, subjects_from)
+    if dry_run:
+        with lease("privacy erase --dry-run"):
+            say(plan(named).as_json())
+        return
+    with recorded("privacy erase") as run:
+
+        def build_anew(models: list[str]) -> None:
+            with run.step("transform"):
+                build(models)
+            with run.step("publish"):
+                publish()
+
+        say(really(named, run, build_anew).as_json())
+
+
+@privacy.command(short_help="Verify the audit trail and the ledger of erasures.")
+@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Also verify that this certificate is genuine.")
+def verify(certificate: Path | None) -> None:
+    """Verify that nothing was edited, taken out or cut off: the audit trail, the ledger of erasures. Exit code 1 otherwise."""
+    from privacy.audit import problems, trail
+    from privacy.erase import is_genuine
+    from privacy.erasures import ledger
+    from warehouse.console import say
+    from warehouse.errors import FindingsFound
+
+    found = problems()
+    if certificate is not None and not is_genuine(certificate.read_text()):
+        found.append(f"{certificate.name}: not made by this warehouse, or edited")
+    if found:
+        raise FindingsFound("\n".join(found), mend="docs/runbooks/erasure.md says what each means and what to do")
+    for chain in (trail(), ledger()):
+        lines, seal = chain.head()
+        say(f"{chain.path.name}: {lines} lines, head {seal}")
+
+
+def _named(subjects: tuple[str, ...], listed: TextIO | None) -> "list[Subject]":
+    from privacy.subjects import parse
+    from warehouse.errors import UsageError
+
+    texts = [*subjects, *(line.strip() for line in listed or () if line.strip())]
+    if not texts:
+        raise UsageError("nobody is named.", mend="`--subject user:42`, or `--subjects-from FILE`")
+    return [parse(text) for text in texts]
