@@ -1,4 +1,4 @@
-"""`warehouse privacy`: erase persons, and prove it. Rooms are imported when their verb is called."""
+"""`warehouse privacy`: erase persons and prove it, give them what is held of them. Rooms are imported when their verb is called."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from privacy.subjects import Subject
 
 
-@click.group(short_help="Erase persons; verify what is recorded.")
+@click.group(short_help="Erase and export persons; verify what is recorded.")
 def privacy() -> None:
     """What a person may ask for, and the records that prove what was done."""
 
@@ -47,6 +47,22 @@ def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool
                 publish()
 
         say(really(named, run, build_anew).as_json())
+
+
+@privacy.command(short_help="Write all that is held of persons.")
+@click.option("--subject", "subjects", multiple=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…; may be repeated.")
+@click.option("--subjects-from", type=click.File("r"), metavar="FILE", help="The same, one a line; `-` reads standard input, which no process list shows.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder, outside of WAREHOUSE_HOME.")
+def export(subjects: tuple[str, ...], subjects_from: TextIO | None, out: Path) -> None:
+    """Write all that is held of persons to a folder: JSON with what everything means and where it came from, and a CSV a table."""
+    from cli import tables
+    from privacy.export import export as write
+    from transform.raw_tables import external_models
+    from warehouse.lease import lease
+
+    with lease("privacy export"):
+        written = write(_named(subjects, subjects_from), out, {name: model.description for name, model in external_models().items()})
+    tables.show(f"held: {out}", ("table", "rows"), list(written.items()))
 
 
 @privacy.command(short_help="Verify the audit trail and the ledger of erasures.")

@@ -125,6 +125,8 @@ def write_erased(connection: "DuckDBPyConnection", source: str, table: str, file
     if found.is_nothing:
         return 0, None
     count = _count(connection, f"SELECT count(*) FROM {relation} AS r {found.joins} WHERE {found.is_touched}")
+    if not count:
+        return 0, None
     chosen = ", ".join(f"{after} AS {quoted(column)}" for column, after in found.columns.items())
     kept = f" WHERE NOT coalesce({found.is_theirs}, false)" if found.removes else ""
     beside = file.with_name(f".{file.name}.erased")
@@ -148,8 +150,10 @@ def erase_raw(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> dic
         if found.is_nothing:
             continue
         touched = f"FROM {name} AS r {found.joins} WHERE {found.is_touched}"
-        changed[f"raw_{source}.{table}"] = _count(connection, f"SELECT count(*) {touched}")
-        if dry_run:
+        count = _count(connection, f"SELECT count(*) {touched}")
+        if count:
+            changed[f"raw_{source}.{table}"] = count
+        if dry_run or not count:
             continue
         chosen = ", ".join(f"{after} AS {quoted(column)}" for column, after in found.columns.items())
         kept = f" AND NOT coalesce({found.is_theirs}, false)" if found.removes else ""

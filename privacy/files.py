@@ -112,7 +112,7 @@ def erase_built(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> d
     changed = {}
     for schema, table, columns in connection.execute(query).fetchall():
         name = f"{schema}.{quoted(table)}"
-        condition = _theirs(connection, name, columns)
+        condition = theirs(connection, name, columns)
         row = connection.execute(f"SELECT count(*) FROM {name} AS r WHERE {condition}").fetchone() if condition else None
         if row and row[0]:
             changed[f"{schema}.{table}"] = int(row[0])
@@ -137,7 +137,7 @@ def erase_published(connection: "DuckDBPyConnection", published: Path, *, dry_ru
     changed = {}
     for file in sorted(path for path in published.rglob("*.parquet") if not path.is_symlink()) if published.exists() else []:
         relation = f"read_parquet({literal(file)})"
-        condition = _theirs(connection, relation, [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()])
+        condition = theirs(connection, relation, [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()])
         row = connection.execute(f"SELECT count(*) FROM {relation} AS r WHERE {condition}").fetchone() if condition else None
         if not row or not row[0]:
             continue
@@ -151,7 +151,7 @@ def erase_published(connection: "DuckDBPyConnection", published: Path, *, dry_ru
     return changed
 
 
-def _theirs(connection: "DuckDBPyConnection", relation: str, columns: list[str]) -> str:
+def theirs(connection: "DuckDBPyConnection", relation: str, columns: list[str]) -> str:
     """SQL that says whether a row of what was built is one of an erased person; empty when none is."""
     conditions: list[str] = []
     for column, kind in policy().carried.items():

@@ -265,6 +265,18 @@ def test_a_person_of_one_source_and_one_of_none(world: tuple[Path, Company]) -> 
     assert erasures.position() == 4, "who is not here yet is kept out all the same"
 
 
+def test_a_person_gets_all_that_is_held_and_of_nobody_else(world: tuple[Path, Company], tmp_path: Path) -> None:
+    ran = call("privacy", "export", "--subjects-from", "-", "--out", str(tmp_path / "hers"), stdin="email: Zoe.Unique@example.com\n")
+    assert ran.code == 0, ran.err
+    held = json.loads((tmp_path / "hers" / "held.json").read_text())["tables"]
+    assert {row["id"] for row in held["raw_stripe.charges"]["rows"]} == {"ch_1", "ch_3"}
+    assert {row["user_id"] for row in held["raw_postgres.orders"]["rows"]} == {42}
+    assert held["raw_postgres.users"]["columns"]["email_hash"]["meaning"].startswith("email (email): a pseudonym")
+    lines = (tmp_path / "hers" / "raw_postgres.orders.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(held["raw_postgres.orders"]["rows"])
+    assert call("privacy", "export", "--subject", "user:42", "--out", str(tmp_path / "hers")).code == 2
+
+
 def test_a_restore_erases_again_and_refuses_a_ledger_that_is_older(kept: tuple[Path, Company], world: tuple[Path, Company], fails: Any) -> None:
     home, _ = world
     erased("user:42")
