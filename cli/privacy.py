@@ -65,6 +65,20 @@ def export(subjects: tuple[str, ...], subjects_from: TextIO | None, out: Path) -
     tables.show(f"held: {out}", ("table", "rows"), list(written.items()))
 
 
+@privacy.command(short_help="Write the record of processing.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; standard output unless given.")
+def record(out: Path | None) -> None:
+    """Write the record of processing, docs/privacy.md: what is personal, why it is held, what becomes of it. Needs no warehouse."""
+    from privacy.record import document
+    from warehouse.console import say
+    from warehouse.files import write_atomically
+
+    if out:
+        write_atomically(out, document())
+    else:
+        say(document().rstrip("\n"))
+
+
 @privacy.command(short_help="Verify the audit trail and the ledger of erasures.")
 @click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Also verify that this certificate is genuine.")
 def verify(certificate: Path | None) -> None:

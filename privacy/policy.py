@@ -78,10 +78,25 @@ class SubjectRule(BaseModel):
         return self
 
 
+class Processing(BaseModel):
+    """Why personal data of one source is held at all (an entry of the record of processing).
+
+    Attributes:
+        basis: what law allows it by.
+        kept: how long, in words.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    purpose: str
+    basis: Literal["consent", "contract", "legal obligation", "vital interests", "public task", "legitimate interests"]
+    kept: str
+
+
 class Policy(BaseModel):
     """The whole policy: `<source>.<table>` -> column -> rule.
 
     Attributes:
+        processing: source -> why its personal data is held.
         phone_regions: ISO codes of the countries whose telephone numbers are recognised in free text also without a `+`.
         subjects: `<source>.<table>` -> whose its rows are.
         forget_in_trees: keys whose values go from JSON trees of erased persons, at any depth.
@@ -90,6 +105,7 @@ class Policy(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid")
+    processing: dict[str, Processing] = {}
     phone_regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = ["US"]
     columns: dict[str, dict[str, ColumnRule]]
     subjects: dict[str, SubjectRule] = {}

@@ -9,9 +9,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from privacy import free_text, policy, pseudonyms, subjects
+from privacy import free_text, policy, pseudonyms, record, subjects
 from privacy.chain import Chain
 from warehouse.errors import UsageError, WarehouseError
+from warehouse.settings import ROOT
 
 KEY_TEXT = "thirty-two"
 
@@ -241,3 +242,9 @@ def test_a_rule_of_subjects_that_cannot_hold_is_refused(tmp_path: Path, fails: C
 @pytest.mark.parametrize("text", ["42", "user:", "nobody:42", ""])
 def test_a_subject_that_names_nobody_is_refused(home: Path, fails: Callable[..., WarehouseError], text: str) -> None:
     assert "user:…" in fails(subjects.parse, text).mend
+
+
+def test_the_record_of_processing_is_made_of_the_policy_in_force() -> None:
+    assert (ROOT / "docs" / "privacy.md").read_text() == record.document(), "make it anew: `warehouse privacy record --out docs/privacy.md`"
+    sources = {table.split(".")[0] for table in policy.policy().columns}
+    assert sources == set(policy.policy().processing), "every source with personal data says why it is held"
