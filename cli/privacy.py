@@ -7,6 +7,7 @@ import click
 
 if TYPE_CHECKING:
     from privacy.subjects import Subject
+    from warehouse.ledger import Run
 
 
 @click.group(short_help="Erase and export persons; verify what is recorded.")
@@ -28,8 +29,6 @@ def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool
     from cli.run import recorded
     from privacy.erase import erase as really
     from privacy.erase import plan
-    from serving.publish import publish
-    from transform.build import build
     from warehouse.console import say
     from warehouse.lease import lease
 
@@ -39,14 +38,25 @@ def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool
             say(plan(named).as_json())
         return
     with recorded("privacy erase") as run:
+        say(really(named, run, lambda models: _build_anew(run, models)).as_json())
 
-        def build_anew(models: list[str]) -> None:
-            with run.step("transform"):
-                build(models)
-            with run.step("publish"):
-                publish()
 
-        say(really(named, run, build_anew).as_json())
+@privacy.command(short_help="Remove what is older than it is kept.")
+@click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
+def retain(dry_run: bool) -> None:
+    """Remove rows that are older than `retention` in privacy/policy.yaml keeps them, by their own time; no load brings them back.
+
+    They go from raw tables, the landing zone, what is built of them, the published copy and free pages.
+    """
+    from cli import tables
+    from cli.run import recorded
+    from privacy.retention import retain as remove
+
+    with recorded("privacy retain --dry-run" if dry_run else "privacy retain") as run:
+        done = remove(run, lambda models: _build_anew(run, models), dry_run=dry_run)
+    rows = [(name, done.before.get(name.removeprefix("raw_"), ""), count) for name, count in done.raw.items()]
+    rows += [(f"landing/{name}", "", count) for name, count in done.landing.items()]
+    tables.show("would go" if dry_run else "removed", ("where", "older than", "rows"), rows)
 
 
 @privacy.command(short_help="Write all that is held of persons.")
@@ -97,6 +107,16 @@ def verify(certificate: Path | None) -> None:
     for chain in (trail(), ledger()):
         lines, seal = chain.head()
         say(f"{chain.path.name}: {lines} lines, head {seal}")
+
+
+def _build_anew(run: "Run", models: list[str]) -> None:
+    from serving.publish import publish
+    from transform.build import build
+
+    with run.step("transform"):
+        build(models)
+    with run.step("publish"):
+        publish()
 
 
 def _named(subjects: tuple[str, ...], listed: TextIO | None) -> "list[Subject]":

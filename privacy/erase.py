@@ -101,7 +101,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
             places["landing zone"] = files.erase_landing(connection, settings().landing)
             step.rows_out = sum(places["landing zone"].values())
         with run.step("erase", "built tables") as step:
-            has_built = bool(connection.execute("SELECT 1 FROM duckdb_tables() WHERE starts_with(schema_name, 'sqlmesh__') LIMIT 1").fetchone())
+            is_built = files.has_built(connection)
             places["built tables"] = files.erase_built(connection)
             step.rows_out = sum(places["built tables"].values())
         with run.step("erase", "published copies") as step:
@@ -111,7 +111,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     places["spool"], waiting = files.erase_spool(frozenset(one for one, _ in erasures.tags()))
     places["working files"] = dict.fromkeys(files.remove_scratch(), 1)
     certificate.remains = _remains(certificate, waiting)
-    failure = _build(certificate, build_anew) if has_built else None
+    failure = _build(certificate, build_anew) if is_built else None
     if settings().storage == "duckdb":
         with run.step("erase", "free pages"):
             places["free pages"] = {settings().warehouse_file.name: files.compact(settings().warehouse_file)}

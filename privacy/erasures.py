@@ -5,7 +5,7 @@ backups restore (`PRIVACY__ERASURES`), grows only, and refuses to be read when s
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privacy.chain import Chain
-from privacy.rows import clean_trees, find, rule_of
+from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
 from privacy.subjects import bind_tags
 from warehouse import clock, storage
 from warehouse.errors import StepFailed
@@ -102,18 +102,18 @@ def suppress(source: str, table: str, file: Path) -> int:
 
     Costs nothing while nobody was erased, and reads the columns of keys otherwise; the file is written anew only when there is something.
     """
-    if rule_of(source, table) is None or not all_erasures():
+    if not is_of_persons(source, table) or not all_erasures():
         return 0
     with storage.scratch() as connection:
         bind(connection)
-        count, beside = write_erased(connection, source, table, file)
+        count, beside = write_without(connection, source, table, file)
         if beside:
             os.replace(beside, file)
         return count
 
 
-def write_erased(connection: "DuckDBPyConnection", source: str, table: str, file: Path) -> tuple[int, Path | None]:
-    """Write a Parquet file of a raw table anew beside it, without the erased persons.
+def write_without(connection: "DuckDBPyConnection", source: str, table: str, file: Path, find: Finder = find) -> tuple[int, Path | None]:
+    """Write a Parquet file of a raw table anew beside it, without the erased persons, or whatever else `find` finds.
 
     Returns:
         the number of rows changed or removed, and the new file; none where there is nothing to erase.
@@ -170,8 +170,8 @@ def erase_raw(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> dic
     return changed
 
 
-def raw_tables(connection: "DuckDBPyConnection") -> list[tuple[str, str, dict[str, str]]]:
-    """The raw tables that hold persons, in the order in which they are to be erased: source, table, columns."""
+def raw_tables(connection: "DuckDBPyConnection", is_concerned: Callable[[str, str], bool] = is_of_persons) -> list[tuple[str, str, dict[str, str]]]:
+    """The raw tables that are concerned (that hold persons), in the order in which they are to be erased: source, table, columns."""
     query = (
         "SELECT schema_name, table_name, list(column_name ORDER BY column_index), list(data_type ORDER BY column_index) FROM duckdb_columns() "
         "JOIN duckdb_tables() USING (database_name, schema_name, table_name) WHERE database_name = current_database() AND starts_with(schema_name, 'raw_') "
@@ -180,8 +180,8 @@ def raw_tables(connection: "DuckDBPyConnection") -> list[tuple[str, str, dict[st
     found = []
     for schema, table, names, kinds in connection.execute(query).fetchall():
         source = schema.removeprefix("raw_")
-        if rule := rule_of(source, table):
-            found.append((0 if rule.person else 2 if rule.within else 1, source, table, dict(zip(names, kinds, strict=True))))
+        if is_concerned(source, table):
+            found.append((turn_of(source, table), source, table, dict(zip(names, kinds, strict=True))))
     return [(source, table, columns) for _, source, table, columns in sorted(found, key=lambda one: one[:3])]
 
 

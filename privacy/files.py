@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from privacy.erasures import write_erased
+from privacy.erasures import write_without
 from privacy.policy import policy
-from privacy.rows import rule_of
+from privacy.rows import Finder, find, is_of_persons, turn_of
 from privacy.subjects import EMAIL, expression, mentions, parameters, tagged
 from warehouse import spool, spool_format, storage
 from warehouse.errors import StepFailed
@@ -28,46 +28,52 @@ _BUILT = re.compile(r"^(?P<schema>[a-z]\w*?)__(?P<name>\w+?)__\d+(__\w+)?$")
 _ENOUGH_MEGABYTES = 200
 
 
-def erase_landing(connection: "DuckDBPyConnection", landing: Path, *, dry_run: bool = False, told: Callable[[], None] = lambda: None) -> dict[str, int]:
+def erase_landing(
+    connection: "DuckDBPyConnection",
+    landing: Path,
+    *,
+    dry_run: bool = False,
+    find: Finder = find,
+    is_concerned: Callable[[str, str], bool] = is_of_persons,
+) -> dict[str, int]:
     """Write the packages that hold erased persons anew, with their manifests; persons first, as in the raw tables.
 
     Args:
-        told: called after each package.
+        find, is_concerned: to take out something else than erased persons: what of a relation, and of which tables.
 
     Returns:
         the folder of each package that changed, relative to the landing zone -> rows changed or removed.
     """
     changed = {}
-    for folder, manifest in _packages(landing):
+    for folder, manifest in _packages(landing, is_concerned):
         file = folder / manifest["file"]
         if dry_run and not file.exists():
             continue
         count = _settled(folder, manifest)
         if count is None:
-            count, beside = write_erased(connection, manifest["source"], manifest["table"], file)
+            count, beside = write_without(connection, manifest["source"], manifest["table"], file, find)
             if beside and dry_run:
                 beside.unlink()
             elif beside:
                 _replace(folder, manifest, file, beside, count)
         if count:
             changed[str(folder.relative_to(landing))] = count
-        told()
     return changed
 
 
-def _packages(landing: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Every package of a table that holds persons, also what was set aside or never loaded."""
+def _packages(landing: Path, is_concerned: Callable[[str, str], bool]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Every package of a table that is concerned, also what was set aside or never loaded."""
     found = []
     for path in landing.rglob(_MANIFEST) if landing.exists() else []:
         try:
             manifest = json.loads(path.read_text())
-            rule = rule_of(manifest["source"], manifest["table"])
+            own = (manifest["source"], manifest["table"])
         except (OSError, ValueError, KeyError) as error:
             raise StepFailed(
                 f"the manifest of {path.parent} cannot be read: {type(error).__name__}", mend="restore that package from a backup, and erase again"
             ) from None
-        if rule:
-            found.append((0 if rule.person else 2 if rule.within else 1, path.parent, manifest))
+        if is_concerned(*own):
+            found.append((turn_of(*own), path.parent, manifest))
     yield from ((folder, manifest) for _, folder, manifest in sorted(found, key=lambda one: (one[0], str(one[1]))))
 
 
@@ -124,8 +130,17 @@ def erase_built(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> d
 def models_of(tables: Iterable[str]) -> list[str]:
     """The models behind built tables that can be made anew from their input: not the histories."""
     found = {f"{match['schema']}.{match['name']}" for match in (_BUILT.match(table.split(".", 1)[1]) for table in tables) if match}
-    written = {path.stem for path in (ROOT / "models").rglob("*.sql")}  # a model may have been taken out of the code since
-    return sorted(name for name in found - set(policy().histories) if name.partition(".")[2] in written)
+    return sorted(name for name in found - set(policy().histories) if is_written(name))
+
+
+def is_written(model: str) -> bool:
+    """Whether a model is in the code; one whose table is still there may have been taken out since."""
+    return any((ROOT / "models").rglob(f"{model.partition('.')[2]}.sql"))
+
+
+def has_built(connection: "DuckDBPyConnection") -> bool:
+    """Whether any model was ever built."""
+    return connection.execute("SELECT 1 FROM duckdb_tables() WHERE starts_with(schema_name, 'sqlmesh__') LIMIT 1").fetchone() is not None
 
 
 def erase_published(connection: "DuckDBPyConnection", published: Path, *, dry_run: bool = False) -> dict[str, int]:

@@ -92,6 +92,19 @@ class Processing(BaseModel):
     kept: str
 
 
+class RetentionRule(BaseModel):
+    """How long rows of a raw table are kept.
+
+    Attributes:
+        by: the column with a row's own time.
+        days: how long after that time.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    by: str
+    days: Annotated[int, Field(ge=1)]
+
+
 class Policy(BaseModel):
     """The whole policy: `<source>.<table>` -> column -> rule.
 
@@ -100,6 +113,7 @@ class Policy(BaseModel):
         phone_regions: ISO codes of the countries whose telephone numbers are recognised in free text also without a `+`.
         subjects: `<source>.<table>` -> whose its rows are.
         forget_in_trees: keys whose values go from JSON trees of erased persons, at any depth.
+        retention: `<source>.<table>` -> how long its rows are kept; tables that are not listed keep them for good.
         carried: column of built tables -> kind of person whose key it holds; `any` for a key that begins with its kind.
         histories: built tables that cannot be made anew from their input; rows of erased persons are taken out of them.
     """
@@ -110,6 +124,7 @@ class Policy(BaseModel):
     columns: dict[str, dict[str, ColumnRule]]
     subjects: dict[str, SubjectRule] = {}
     forget_in_trees: list[str] = []
+    retention: dict[str, RetentionRule] = {}
     carried: dict[str, str] = {}
     histories: list[str] = []
 
@@ -122,6 +137,8 @@ class Policy(BaseModel):
                 raise ValueError(f"subjects.{table}: no table has persons of the kind {unknown[0]!r}; kinds: {', '.join(sorted(kinds))}")
             if missing := [parent for parent in rule.within.values() if parent not in self.subjects]:
                 raise ValueError(f"subjects.{table}: {missing[0]} is not declared")
+        if facts := [table for table in self.retention if table in self.subjects and self.subjects[table].erase == "blank"]:
+            raise ValueError(f"retention.{facts[0]}: its rows are facts that stay ({self.subjects[facts[0]].why})")
         if wrong := [kind for kind in self.carried.values() if kind not in kinds | {"any"}]:
             raise ValueError(f"carried: no table has persons of the kind {wrong[0]!r}")
         return self

@@ -4,7 +4,7 @@ The same is done to raw tables, to the files of the landing zone and to what a l
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,13 +25,27 @@ _NUMBERS = {"TINYINT": 7, "SMALLINT": 15, "INTEGER": 31, "BIGINT": 60, "HUGEINT"
 """Integer types with the bits that a surrogate may have."""
 
 
+def base_of(source: str, table: str, declared: Mapping[str, Any]) -> str | None:
+    """The declared table that a raw table is: itself, or that whose versions it keeps or of which it was set aside at a change of key."""
+    names = (table, table.removesuffix("__changes"), table.rpartition("_until_")[0])
+    return next((f"{source}.{name}" for name in names if name and f"{source}.{name}" in declared), None)
+
+
 def rule_of(source: str, table: str) -> SubjectRule | None:
-    """The rule of a raw table; the versions of a table and what was set aside of it at a change of key go by its rule."""
-    rules = policy().subjects
-    for name in (table, table.removesuffix("__changes"), table.rpartition("_until_")[0]):
-        if name and f"{source}.{name}" in rules:
-            return rules[f"{source}.{name}"]
-    return None
+    """The rule by which a raw table's rows are somebody's."""
+    base = base_of(source, table, policy().subjects)
+    return policy().subjects[base] if base else None
+
+
+def is_of_persons(source: str, table: str) -> bool:
+    """Whether rows of a raw table are somebody's."""
+    return rule_of(source, table) is not None
+
+
+def turn_of(source: str, table: str) -> int:
+    """When a raw table is erased: persons first, then what is theirs, then what hangs on that."""
+    rule = rule_of(source, table)
+    return 3 if rule is None else 0 if rule.person else 2 if rule.within else 1
 
 
 def columns_of(connection: "DuckDBPyConnection", schema: str, table: str) -> dict[str, str]:
@@ -68,6 +82,9 @@ class Found:
     def is_nothing(self) -> bool:
         """Whether no row is concerned."""
         return self.is_touched == "false"
+
+
+Finder = Callable[["DuckDBPyConnection", str, Mapping[str, str], str, str], Found]
 
 
 def find(connection: "DuckDBPyConnection", relation: str, columns: Mapping[str, str], source: str, table: str) -> Found:

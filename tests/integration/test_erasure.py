@@ -6,6 +6,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,7 +19,7 @@ import pytest
 from demo.server import Server
 from pipelines import landing
 from pipelines.rebuild import rebuild
-from privacy import erase, erasures, files, subjects
+from privacy import erase, erasures, files, policy, retention, subjects
 from tests.conftest import KEY, Company, ask, call, load_postgres
 from warehouse import clock, ledger, spool_format, storage
 from warehouse import settings as settings_module
@@ -275,6 +276,36 @@ def test_a_person_gets_all_that_is_held_and_of_nobody_else(world: tuple[Path, Co
     lines = (tmp_path / "hers" / "raw_postgres.orders.csv").read_text().splitlines()
     assert len(lines) == 1 + len(held["raw_postgres.orders"]["rows"])
     assert call("privacy", "export", "--subject", "user:42", "--out", str(tmp_path / "hers")).code == 2
+
+
+def test_rows_go_when_they_are_older_than_they_are_kept_and_loads_do_not_bring_them_back(
+    world: tuple[Path, Company], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, company = world
+    days = (clock.now() - datetime(1997, 6, 1, tzinfo=UTC)).days
+    users = "postgres.users: {email: {class: email, action: hmac}, phone: {class: phone, action: mask}, ssn: {class: ssn, action: redact}}"
+    (tmp_path / "policy.yaml").write_text(f"columns:\n  {users}\nretention:\n  postgres.orders: {{by: ordered_at, days: {days}}}\n")
+    monkeypatch.setattr(policy, "POLICY_FILE", tmp_path / "policy.yaml")
+    every = ask("SELECT count(*) FROM raw_postgres.orders")
+    old = ask(f"SELECT count(*) FROM raw_postgres.orders WHERE ordered_at < now() - INTERVAL {days} DAY")[0][0]
+    assert 0 < old < every[0][0]
+    with ledger.run("privacy retain") as run, lease("test"):
+        planned = retention.retain(run, lambda models: None, dry_run=True)
+        assert ask("SELECT count(*) FROM raw_postgres.orders") == every
+        built: list[str] = []
+        with pytest.raises(ZeroDivisionError):
+            retention.retain(run, lambda models: built.append(str(1 / 0)))
+        retention.retain(run, built.extend)
+    assert built == ["staging.stg_postgres__orders"], "what an interrupted one had not built is built by the next"
+    assert planned.raw == {"raw_postgres.orders": old}
+    assert ask("SELECT count(*) FROM raw_postgres.orders") == [(every[0][0] - old,)]
+    company.execute("UPDATE shop.orders SET updated_at = now() WHERE id % 3 = 0")
+    load_postgres()
+    kept = company.rows(f"SELECT count(*) FROM shop.orders WHERE ordered_at >= now() - interval '{days} days'")
+    assert ask("SELECT count(*) FROM raw_postgres.orders") == kept
+    with ledger.run("rebuild postgres") as run:
+        rebuild("postgres", run)
+    assert ask("SELECT count(*) FROM raw_postgres.orders") == kept
 
 
 def test_a_restore_erases_again_and_refuses_a_ledger_that_is_older(kept: tuple[Path, Company], world: tuple[Path, Company], fails: Any) -> None:
