@@ -104,7 +104,7 @@ def suppress(source: str, table: str, file: Path) -> int:
     """
     if not is_of_persons(source, table) or not all_erasures():
         return 0
-    with storage.scratch() as connection:
+    with storage.scratch(may_spill=True) as connection:
         bind(connection)
         count, beside = write_without(connection, source, table, file)
         if beside:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from privacy.erasures import write_without
 from privacy.policy import policy
 from privacy.rows import Finder, find, is_of_persons, turn_of
-from privacy.subjects import EMAIL, expression, mentions, parameters, tagged
+from privacy.subjects import EMAIL, distinct, expression, mentions, parameters, tagged
 from warehouse import spool, spool_format, storage
 from warehouse.errors import StepFailed
 from warehouse.files import flush_file, flush_folder, sha256, write_atomically
@@ -173,7 +173,7 @@ def theirs(connection: "DuckDBPyConnection", relation: str, columns: list[str]) 
         if column not in columns:
             continue
         value = expression(column)
-        hits = f"SELECT value, erased_at FROM (SELECT DISTINCT {value} AS value FROM {relation} AS r) JOIN _erased ON tag = {tagged(kind, 'value')}"
+        hits = f"SELECT value, erased_at FROM ({distinct(column, relation)}) JOIN _erased ON tag = {tagged(kind, 'value')}"
         connection.execute(f"CREATE OR REPLACE TEMP TABLE _carried_{len(conditions)} AS {hits}", parameters())
         if connection.execute(f"SELECT 1 FROM _carried_{len(conditions)} LIMIT 1").fetchone():
             # Who came again after the erasure, with the same email, is a customer anew: only what is older goes by the email.

@@ -60,7 +60,7 @@ def keep_out(source: str, table: str, file: Path) -> int:
     """
     count = erasures.suppress(source, table, file)
     if is_kept_for_a_time(source, table):
-        with storage.scratch() as connection:
+        with storage.scratch(may_spill=True) as connection:
             old, beside = erasures.write_without(connection, source, table, file, find_old)
         if beside:
             os.replace(beside, file)

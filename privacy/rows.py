@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from privacy.policy import SubjectRule, policy
 from privacy.pseudonyms import held_names
-from privacy.subjects import EMAIL, expression, parameters, surrogate, tagged
+from privacy.subjects import EMAIL, distinct, expression, parameters, surrogate, tagged
 from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _surrogate_as(kind: str, hit: str) -> str:
 def _hit(connection: "DuckDBPyConnection", relation: str, column: str, kind: str, number: int) -> str | None:
     """Make a table of the values of a column that are keys of erased persons, with their surrogates; None when there is none."""
     hits = connection.execute(
-        f"SELECT value, erased_at FROM (SELECT DISTINCT {expression(column)} AS value FROM {relation} AS r) JOIN _erased ON tag = {tagged(kind, 'value')}",
+        f"SELECT value, erased_at FROM ({distinct(column, relation)}) JOIN _erased ON tag = {tagged(kind, 'value')}",
         parameters(),
     ).fetchall()
     return _table(connection, f"_hit_{number}", kind, hits) if hits else None
