@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials lint format dictionary bench bench-postgres bench-webhooks lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials lint format dictionary bench bench-postgres bench-webhooks bench-erasure lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -69,6 +69,9 @@ bench-postgres: setup  ## Measure loading 5 M rows beside DuckDB's own limits; W
 
 bench-webhooks: setup  ## Measure the receiver of webhooks, two minutes; WITH="--seconds 10" for a look, "--bucket" for a spool in S3
 	@$(BIN)/python -m tests.bench_webhooks $(WITH)
+
+bench-erasure: setup  ## Measure the erasure of one and of 1,000 of a million users with 20 M orders
+	@$(BIN)/python -m tests.bench_erasure $(WITH)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock
