@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials trials-backup lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials trials-backup lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup bench-erasure lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -78,6 +78,9 @@ bench-models: setup  ## Measure building 200 models, and one day of a 20 M-row f
 
 bench-backup: setup  ## Measure taking and restoring backups of 2 GB each; WITH="--gigabytes 0.2" for a look
 	@PYTHONPATH=tests $(BIN)/python -m tests.bench_backup $(WITH)
+
+bench-erasure: setup  ## Measure the erasure of one and of 1,000 of a million users with 20 M orders
+	@$(BIN)/python -m tests.bench_erasure $(WITH)
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock

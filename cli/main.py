@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from cli.backup import backup
+from cli.privacy import privacy
 from cli.restore import drill, restore
 from cli.serve import serve
 
@@ -150,6 +151,7 @@ cli.add_command(serve)
 cli.add_command(backup)
 cli.add_command(restore)
 cli.add_command(drill)
+cli.add_command(privacy)
 
 
 @cli.command(short_help="What ran, how fresh, where to read.")

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cli.run import _recorded
+from cli.run import recorded
 from warehouse import clock, ledger, storage
 from warehouse.console import progress, say
 from warehouse.errors import DeclarationError, FindingsFound, UsageError
@@ -62,7 +62,7 @@ def review(name: str | None, *, megabytes: int, as_json: bool, comment: bool) ->
 
     target = pull_request.target() if comment else None
     environment = _environment_name(name)
-    with _recorded(f"review {environment}") as run, run.step("review", environment) as step, progress("building the change"):
+    with recorded(f"review {environment}") as run, run.step("review", environment) as step, progress("building the change"):
         told = _look(environment, megabytes)
         problems = told.environment.problems
         step.detail = {"models": [model.name for model in told.environment.models], "problems": [f"{one.kind}: {one.what}"[:200] for one in problems][:50]}

@@ -38,7 +38,7 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
     from pipelines.source import sources
 
     began = time.monotonic()
-    with _recorded(command) as run:
+    with recorded(command) as run:
         start_if_needed()
         refused: list[str] = []
         for source in sources():
@@ -74,7 +74,7 @@ def load_one(source: str) -> None:
     """Load one source."""
     from pipelines.load import load
 
-    with _recorded(f"load {source}") as run:
+    with recorded(f"load {source}") as run:
         start_if_needed()
         loaded = load(source, run)
         tables.loads(loaded)
@@ -86,13 +86,13 @@ def rebuild_one(source: str) -> None:
     """Make a source's raw tables anew from the landing zone."""
     from pipelines.rebuild import rebuild
 
-    with _recorded(f"rebuild {source}") as run:
+    with recorded(f"rebuild {source}") as run:
         tables.loads(rebuild(source, run))
 
 
 def transform_all(restate: Sequence[str] = ()) -> None:
     """Plan and build the models."""
-    with _recorded("transform") as run:
+    with recorded("transform") as run:
         _transform(run, restate)
 
 
@@ -100,7 +100,7 @@ def check_all(*, as_json: bool) -> None:
     """Check contracts and freshness."""
     from cli.backup_work import watched
 
-    with _recorded("check") as run:
+    with recorded("check") as run:
         findings, left_out = _check(run)
         with run.step("check", "backups") as step:
             old = watched()
@@ -120,7 +120,7 @@ def compare_one(source: str, names: Sequence[str], *, as_json: bool) -> None:
     """Compare a source's raw tables with the source."""
     from pipelines.compare import compare
 
-    with _recorded(f"compare {source}") as run:
+    with recorded(f"compare {source}") as run:
         start_if_needed()
         compared = compare(source, names, run)
         if as_json:
@@ -136,7 +136,7 @@ def compare_one(source: str, names: Sequence[str], *, as_json: bool) -> None:
 
 def publish_all() -> None:
     """Publish the marts."""
-    with _recorded("publish") as run:
+    with recorded("publish") as run:
         _publish(run)
 
 
@@ -182,7 +182,7 @@ def _publish(run: "Run") -> None:
 
 
 @contextmanager
-def _recorded(command: str) -> "Iterator[Run]":
+def recorded(command: str) -> "Iterator[Run]":
     """Record a run in the ledger, hold the lease in it, and copy the ledger into the warehouse afterwards."""
     try:
         with ledger.run(command) as run:

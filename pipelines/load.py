@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import drift, landing, raw, raw_changes, raw_shape, read_until
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
 from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Reading, Shape, common, sources
+from privacy import retention
 from warehouse import clock, ledger, storage
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, UsageError
@@ -164,6 +165,7 @@ class _Reading:
         return raw.held(self.connection, self.source, table, cursor)
 
     def without_known(self, table: str, key: list[str], file: Path, cursor: str | None = None, highest: CursorValue | None = None) -> int:
+        retention.keep_out(self.source, table, file)  # before, or rows kept without their person would look changed with every load
         return raw.without_known(self.connection, self.source, table, key, file, cursor, highest)
 
     def add_deleted(self, table: str, key: list[str], keys: Path, file: Path, loaded_at: datetime, most: float) -> int:
@@ -205,6 +207,7 @@ class _Reading:
     def land(self, table: str, key: list[str], file: Path, newest_by: str | None = None) -> Path:
         import dlt
 
+        retention.keep_out(self.source, table, file)
         package = landing.keep(self.source, table, dlt.current.load_package_state()["load_id"], file, key, newest_by)
         reference = file.with_name(f"{file.name}.jsonl")
         reference.write_text(json.dumps({"landed": str(package.folder)}))

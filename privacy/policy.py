@@ -33,15 +33,115 @@ class ColumnRule(BaseModel):
         return self
 
 
-class Policy(BaseModel):
-    """The whole policy: `<source>.<table>` -> column -> rule.
+class SubjectRule(BaseModel):
+    """Whose the rows of a raw table are, and what erasing a person does to them.
 
-    `phone_regions`: ISO codes of the countries whose telephone numbers are recognised in free text also without a `+`.
+    Columns are named as they are in the warehouse; `column.path.in.it` reads a JSON tree.
+
+    Attributes:
+        person: the kind of person that each row is, told apart by `key`; None for a table about persons.
+        email: of a person, the column with the keyed hash of the email.
+        same_as: of a person of another system, where that system says which production user it is.
+        of: column -> kind of person whose key it holds (`email` for a keyed hash of an email); one that is erased takes the row along.
+        within: column -> declared table; a row goes with the row there whose `key` it holds.
+        mentions: column -> kind; only the key is taken out of it, the row is someone else's. `lists`: the same in JSON arrays.
+        erase: `remove` the row, or `blank` it: keys become surrogates that lead nowhere, and what is not kept becomes null.
+        keep: what stays of a blanked row (beside its keys); all else goes. Instead of it:
+        forget: what goes of a blanked row beside its personal columns; all else stays.
+        trees: JSON of a blanked row that stays, without the keys that `forget_in_trees` names and with surrogates for keys.
+        why: why something is kept of the row; required with `blank`.
     """
 
     model_config = ConfigDict(extra="forbid")
+    person: str | None = None
+    key: str = "id"
+    email: str | None = None
+    same_as: str | None = None
+    of: dict[str, str] = {}
+    within: dict[str, str] = {}
+    mentions: dict[str, str] = {}
+    lists: dict[str, str] = {}
+    erase: Literal["remove", "blank"]
+    keep: list[str] | None = None
+    forget: list[str] = []
+    trees: list[str] = []
+    why: str | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "SubjectRule":
+        if not (self.person or self.of or self.within or self.mentions or self.lists):
+            raise ValueError("says nothing about whose the rows are: add `person`, `of` or `within`")
+        if self.erase == "blank" and not self.why:
+            raise ValueError("rows of an erased person are kept, blank, only with a reason: add `why: …`")
+        if self.keep is not None and self.forget:
+            raise ValueError("`keep` and `forget` exclude each other")
+        return self
+
+
+class Processing(BaseModel):
+    """Why personal data of one source is held at all (an entry of the record of processing).
+
+    Attributes:
+        basis: what law allows it by.
+        kept: how long, in words.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    purpose: str
+    basis: Literal["consent", "contract", "legal obligation", "vital interests", "public task", "legitimate interests"]
+    kept: str
+
+
+class RetentionRule(BaseModel):
+    """How long rows of a raw table are kept.
+
+    Attributes:
+        by: the column with a row's own time.
+        days: how long after that time.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    by: str
+    days: Annotated[int, Field(ge=1)]
+
+
+class Policy(BaseModel):
+    """The whole policy: `<source>.<table>` -> column -> rule.
+
+    Attributes:
+        processing: source -> why its personal data is held.
+        phone_regions: ISO codes of the countries whose telephone numbers are recognised in free text also without a `+`.
+        subjects: `<source>.<table>` -> whose its rows are.
+        forget_in_trees: keys whose values go from JSON trees of erased persons, at any depth.
+        retention: `<source>.<table>` -> how long its rows are kept; tables that are not listed keep them for good.
+        carried: column of built tables -> kind of person whose key it holds; `any` for a key that begins with its kind.
+        histories: built tables that cannot be made anew from their input; rows of erased persons are taken out of them.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    processing: dict[str, Processing] = {}
     phone_regions: list[Annotated[str, Field(pattern=r"^[A-Z]{2}$")]] = ["US"]
     columns: dict[str, dict[str, ColumnRule]]
+    subjects: dict[str, SubjectRule] = {}
+    forget_in_trees: list[str] = []
+    retention: dict[str, RetentionRule] = {}
+    carried: dict[str, str] = {}
+    histories: list[str] = []
+
+    @model_validator(mode="after")
+    def _kinds_are_known(self) -> "Policy":
+        kinds = {rule.person for rule in self.subjects.values() if rule.person} | {"email"}
+        for table, rule in self.subjects.items():
+            links = [*rule.of.values(), *rule.mentions.values(), *rule.lists.values()]
+            if unknown := [kind for kind in links if kind not in kinds]:
+                raise ValueError(f"subjects.{table}: no table has persons of the kind {unknown[0]!r}; kinds: {', '.join(sorted(kinds))}")
+            if missing := [parent for parent in rule.within.values() if parent not in self.subjects]:
+                raise ValueError(f"subjects.{table}: {missing[0]} is not declared")
+        if facts := [table for table in self.retention if table in self.subjects and self.subjects[table].erase == "blank"]:
+            raise ValueError(f"retention.{facts[0]}: its rows are facts that stay ({self.subjects[facts[0]].why})")
+        if wrong := [kind for kind in self.carried.values() if kind not in kinds | {"any"}]:
+            raise ValueError(f"carried: no table has persons of the kind {wrong[0]!r}")
+        return self
 
     def rules(self, source: str, table: str) -> dict[str, ColumnRule]:
         """The rules of one table, by column name; empty when nothing of it is personal."""

@@ -135,7 +135,7 @@ class Ran:
     err: str
 
 
-def call(*arguments: str, script: str | None = None, wait: bool = True, **environment: str) -> Any:
+def call(*arguments: str, script: str | None = None, wait: bool = True, stdin: str | None = None, **environment: str) -> Any:
     """Run `warehouse …` (or a Python script that calls it) in a process of its own, as an operator would.
 
     Returns:
@@ -143,11 +143,18 @@ def call(*arguments: str, script: str | None = None, wait: bool = True, **enviro
     """
     command = [sys.executable, "-c", script, *arguments] if script else [str(WAREHOUSE), *arguments]
     process = subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE if stdin is not None else None,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     if not wait:
         return process
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(stdin, timeout=180)
     return Ran(process.returncode, out, err)
 
 

@@ -23,11 +23,20 @@ MINIMUM_KEY_LENGTH = 32
 
 
 class PrivacySettings(BaseModel):
-    """The key of the pseudonyms. Losing it breaks joins with new data; leaking it breaks the pseudonyms."""
+    """The key of the pseudonyms, and where it is kept who was erased.
+
+    Losing the key breaks joins with new data and forgets who was erased; leaking it breaks the pseudonyms.
+
+    Attributes:
+        erasures: folder of the ledger of erasures and the audit trail; outside of what backups restore.
+        anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
+    """
 
     model_config = ConfigDict(extra="forbid")
     hmac_key: SecretStr | None = None
     hmac_key_id: str = "k1"
+    erasures: Path | None = None
+    anchors: Path | None = None
 
     @field_validator("hmac_key")
     @classmethod
@@ -146,6 +155,16 @@ class Settings(SourceAccess, BaseSettings):
     def spool(self) -> Path:
         """What was received and is not loaded yet; it holds personal data."""
         return self.home / "spool"
+
+    @property
+    def erasures(self) -> Path:
+        """Where it is kept who was erased, and who did what to whom."""
+        return self.privacy.erasures or self.home / "erasures"
+
+    @property
+    def anchors(self) -> Path:
+        """Where the heads of those records are noted."""
+        return self.privacy.anchors or self.erasures
 
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.

@@ -62,12 +62,12 @@ def load_extension(connection: "DuckDBPyConnection", name: str) -> None:
             ) from None
 
 
-def scratch() -> "DuckDBPyConnection":
-    """A DuckDB connection in memory that never spills to disk: personal data passes through it."""
+def scratch(*, may_spill: bool = False) -> "DuckDBPyConnection":
+    """A DuckDB connection in memory that never spills to disk, since personal data passes through it; unless what passes is pseudonymised."""
     import duckdb
 
     settings().home.mkdir(parents=True, exist_ok=True)
-    connection = duckdb.connect(":memory:", config={**duckdb_config(), "temp_directory": ""})
+    connection = duckdb.connect(":memory:", config=duckdb_config() if may_spill else {**duckdb_config(), "temp_directory": ""})
     in_utc(connection)
     return connection
 

@@ -206,8 +206,8 @@ def test_a_killed_run_is_told_from_the_next_that_has_its_process_id(home: Path) 
     script = """
         import os, signal
         real, os.getpid = os.getpid(), lambda: 7
-        from cli.run import _recorded
-        with _recorded("run"):
+        from cli.run import recorded
+        with recorded("run"):
             {}
     """
     killed = call(script=textwrap.dedent(script).format("os.kill(real, signal.SIGKILL)"))

@@ -76,7 +76,7 @@ BROKEN: list[tuple[str, str, str]] = [
     ("marts.order_facts", "reference_exists", _one("{order_facts}", "user_id = 99")),
     ("marts.order_facts", "reference_exists", "DELETE FROM raw_postgres.users WHERE id = 3"),
     ("marts.customer_lifetime_value", "reference_exists", _one("{customer_lifetime_value}", "user_id = 99")),
-    ("marts.customer_lifetime_value", "reference_exists", "DELETE FROM {user_dim_history} WHERE user_id = 3"),
+    ("marts.customer_lifetime_value", "reference_exists", "DELETE FROM raw_postgres.users WHERE id = 3"),
     ("marts.order_facts", "orders_match_staging", "DELETE FROM {order_facts} WHERE order_id = 4"),
     ("marts.order_facts", "orders_match_staging", "INSERT INTO {order_facts} SELECT * REPLACE (9 AS order_id, 0 AS revenue) FROM {order_facts} LIMIT 1"),
     ("marts.order_facts", "orders_match_staging", "DELETE FROM {order_facts}"),

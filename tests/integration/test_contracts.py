@@ -262,7 +262,7 @@ def _contracts_with(folder: Path, table: str, old: str, new: str) -> Path:
     ("table", "old", "new", "told"),
     [
         ("marts.daily_revenue", "revenue < 0 OR", "revenue < no_such_thing OR", "14 of 14 checks were not evaluated"),
-        ("marts.order_facts", "marts.user_dim_history AS", "marts.no_such_thing AS", "1 of 13 checks were not evaluated: user_is_known"),
+        ("marts.order_facts", "staging.stg_postgres__users AS", "marts.no_such_thing AS", "1 of 13 checks were not evaluated: user_is_known"),
     ],
 )
 def test_what_cannot_be_evaluated_is_an_error_never_a_pass(

@@ -9,8 +9,10 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from privacy import free_text, policy, pseudonyms
+from privacy import free_text, policy, pseudonyms, record, subjects
+from privacy.chain import Chain
 from warehouse.errors import UsageError, WarehouseError
+from warehouse.settings import ROOT
 
 KEY_TEXT = "thirty-two"
 
@@ -188,3 +190,61 @@ def test_scrubbed_text_keeps_its_column_and_a_connection_without_the_function_fa
             connection.execute(query)
         free_text.bind(connection, "crm")
         assert connection.execute(query).fetchall() == [("write to [email]",), (None,), ("fine",)]
+
+
+def test_a_record_shows_what_was_edited_taken_out_or_cut_off(home: Path, fails: Callable[..., WarehouseError]) -> None:
+    chain = Chain(home / "record.jsonl", home / "elsewhere" / "record.anchor")
+    assert chain.problems() == []
+    for what in ("a", "b", "c"):
+        chain.append({"what": what})
+    whole, anchored = chain.path.read_bytes(), chain.anchor.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    broken = {
+        "line 2 was edited": whole.replace(b'"b"', b'"x"'),
+        "line 2 has the number 3": lines[0] + lines[2],
+        "its tail was cut off: 3 lines were anchored, 2 are there": lines[0] + lines[1],
+        "its tail was cut off: 3 lines were anchored, 0 are there": b"",
+        "line 3 is not readable": whole.replace(lines[2], b"no json\n"),
+    }
+    for problem, content in broken.items():
+        chain.path.write_bytes(content)
+        assert chain.problems()[0].startswith(problem)
+        assert problem in fails(chain.append, {"what": "d"}).what
+    chain.path.write_bytes(whole)
+    chain.anchor.write_bytes(anchored.replace(b'"lines": 3', b'"lines": 2'))
+    assert "anchor was edited" in chain.problems()[0]
+    chain.anchor.write_bytes(anchored)
+    chain.path.write_bytes(whole + b'{"number": 4, "wh')  # a kill in the middle of a line
+    assert chain.append({"what": "d"}) == 4
+    assert [line["what"] for line in chain.lines()] == ["a", "b", "c", "d"]
+
+
+def test_every_table_with_personal_columns_says_whose_its_rows_are() -> None:
+    apart = {"stripe.disputes", "zendesk.organizations", "google_analytics.pages", "google_analytics.landing_pages"}
+    assert set(policy.policy().columns) - set(policy.policy().subjects) == apart, "evidence is redacted; the others hold no persons"
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("{erase: remove}", "says nothing about whose the rows are"),
+        ("{of: {user_id: crm}, erase: blank}", "only with a reason"),
+        ("{of: {user_id: nobody}, erase: remove}", "no table has persons of the kind 'nobody'"),
+        ("{within: {ticket_id: crm.tickets}, erase: remove}", "crm.tickets is not declared"),
+    ],
+)
+def test_a_rule_of_subjects_that_cannot_hold_is_refused(tmp_path: Path, fails: Callable[..., WarehouseError], rule: str, problem: str) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text(f"columns: {{}}\nsubjects:\n  crm.people: {{person: crm, erase: remove}}\n  crm.orders: {rule}\n")
+    assert problem in fails(policy.policy, file).what
+
+
+@pytest.mark.parametrize("text", ["42", "user:", "nobody:42", ""])
+def test_a_subject_that_names_nobody_is_refused(home: Path, fails: Callable[..., WarehouseError], text: str) -> None:
+    assert "user:…" in fails(subjects.parse, text).mend
+
+
+def test_the_record_of_processing_is_made_of_the_policy_in_force() -> None:
+    assert (ROOT / "docs" / "privacy.md").read_text() == record.document(), "make it anew: `warehouse privacy record --out docs/privacy.md`"
+    sources = {table.split(".")[0] for table in policy.policy().columns}
+    assert sources == set(policy.policy().processing), "every source with personal data says why it is held"

@@ -4,7 +4,7 @@ MODEL (
   owner data,
   grain (user_id, currency),
   depends_on (
-    marts.user_dim_history
+    staging.stg_postgres__users
   ),
   references user_id,
   description 'What each customer has bought so far, per currency; what the customer will buy is in marts.customer_predictions. Recency, frequency and T follow the customer-base literature: purchases of one day count once, and the observation ends on the last order day held.',
@@ -26,7 +26,7 @@ MODEL (
     not_null(columns := (user_id, currency, revenue)),
     unique_combination_of_columns(columns := (user_id, currency)),
     amount_is_valid(amount := revenue),
-    reference_exists(key := user_id, parent := marts.user_dim_history, parent_key := user_id),
+    reference_exists(key := user_id, parent := staging.stg_postgres__users, parent_key := user_id),
     totals_match_order_facts
   )
 );

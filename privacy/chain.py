@@ -1,0 +1,139 @@
+"""A record that only grows: lines of JSON, each sealed with a keyed hash over itself and the line before, and an anchor of the head.
+
+An edited line breaks its own seal, a line taken out of the middle the seal of the next, and a cut tail disagrees with the
+anchor, a small file that can be kept elsewhere (`PRIVACY__ANCHORS`). Without the key of the pseudonyms no seal can be made anew.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from warehouse.errors import StepFailed
+from warehouse.files import flush_folder, write_atomically
+from warehouse.settings import settings
+
+_FIRST = "0" * 64
+
+
+class Chain:
+    """One record of its kind. Appending needs the lease.
+
+    Args:
+        path: the lines.
+        anchor: where the number of lines and the seal of the last one are noted.
+    """
+
+    def __init__(self, path: Path, anchor: Path) -> None:
+        self.path, self.anchor = path, anchor
+
+    def append(self, content: dict[str, Any]) -> int:
+        """Add a line, durable when this returns; a line that a kill left unfinished is taken away before. Returns its number.
+
+        Raises:
+            StepFailed: what stands there was tampered with.
+        """
+        lines = list(self.lines())
+        before = self._repaired(len(lines))
+        number = len(lines) + 1
+        sealed = {"number": number, **content}
+        line = {**sealed, "seal": _seal(lines[-1]["seal"] if lines else _FIRST, sealed)}
+        is_new = not before.exists()
+        before.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(before, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            flush_folder(before.parent)
+        self._note(number, line["seal"])
+        return number
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """Every line, the oldest first; each is checked.
+
+        Raises:
+            StepFailed: a line was edited, one is missing in the middle, or the tail was cut off.
+        """
+        found = self.problems()
+        if found:
+            raise StepFailed(
+                f"{self.path.name}: {found[0]}; what was erased cannot be told for certain.",
+                mend="put the file back from where it is copied to; docs/runbooks/erasure.md says what to do when there is no copy",
+            )
+        yield from (line for line in self._read() if line is not None)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the record, in words; nothing where it is whole."""
+        lines, seal, found = self._read(), _FIRST, []
+        for index, line in enumerate(lines, start=1):
+            if line is None:
+                found.append(f"line {index} is not readable")
+                break
+            content = {key: value for key, value in line.items() if key != "seal"}
+            if line.get("number") != index:
+                found.append(f"line {index} has the number {line.get('number')}: lines are missing or out of order")
+                break
+            if not hmac.compare_digest(str(line.get("seal")), _seal(seal, content)):
+                found.append(f"line {index} was edited, or the line before it")
+                break
+            seal = str(line["seal"])
+        if found:
+            return found
+        noted = self._noted()
+        if noted is None:
+            return ["its anchor is missing"] if len(lines) > 1 else []
+        count, head = noted
+        if count > len(lines):
+            return [f"its tail was cut off: {count} lines were anchored, {len(lines)} are there"]
+        if count and lines[count - 1] is not None and (lines[count - 1] or {}).get("seal") != head:
+            return ["its head is not the one that was anchored, or the anchor was edited"]
+        return []
+
+    def head(self) -> tuple[int, str]:
+        """The number of lines and the seal of the last one: to be kept somewhere else, and compared."""
+        lines = list(self.lines())
+        return len(lines), str(lines[-1]["seal"]) if lines else _FIRST
+
+    def _read(self) -> list[dict[str, Any] | None]:
+        if not self.path.exists():
+            return []
+        *whole, _torn = self.path.read_bytes().split(b"\n")  # what follows the last end of a line was never acknowledged
+        return [_parsed(line) for line in whole]
+
+    def _repaired(self, lines: int) -> Path:
+        if self.path.exists():
+            size = sum(len(line) + 1 for line in self.path.read_bytes().split(b"\n")[:lines])
+            if size != self.path.stat().st_size:
+                os.truncate(self.path, size)
+        return self.path
+
+    def _note(self, number: int, seal: str) -> None:
+        noted = {"lines": number, "seal": seal}
+        write_atomically(self.anchor, json.dumps({**noted, "proof": _seal("anchor", noted)}) + "\n", mode=0o600)
+
+    def _noted(self) -> tuple[int, str] | None:
+        try:
+            noted = json.loads(self.anchor.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            return 0, "the anchor is not readable"
+        proof = noted.pop("proof", "")
+        return (int(noted["lines"]), noted["seal"]) if proof == _seal("anchor", noted) else (1, "the anchor was edited")
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _seal(before: str, content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hmac.new(settings().hmac_key(), f"seal\n{before}\n{text}".encode(), hashlib.sha256).hexdigest()

@@ -1,0 +1,253 @@
+"""The ledger of erasures: who was erased, as tags that only the key of the pseudonyms can make; and what follows from it for good.
+
+A load puts nobody back (`suppress`), and a restore erases again whom it brought back (`replay`). The ledger is kept apart from what
+backups restore (`PRIVACY__ERASURES`), grows only, and refuses to be read when something of it is missing.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from privacy.chain import Chain
+from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
+from privacy.subjects import bind_tags
+from warehouse import clock, storage
+from warehouse.errors import StepFailed
+from warehouse.settings import settings
+from warehouse.sql import literal, parquet, quoted
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+_BEGUN, _LEARNED, _DONE = "begun", "learned", "done"
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One erasure: when it was asked for, and the tags of all keys of its subjects and of the rows that hang on them.
+
+    Attributes:
+        number: of the line that began it.
+        named: the tags of the keys that the operator named.
+        is_done: whether it was carried through on this machine's ledger.
+    """
+
+    number: int
+    at: str
+    named: tuple[str, ...]
+    tags: tuple[str, ...]
+    is_done: bool
+
+
+def ledger() -> Chain:
+    """The record itself."""
+    return Chain(settings().erasures / "erasures.jsonl", settings().anchors / "erasures.anchor")
+
+
+def all_erasures() -> list[Erasure]:
+    """Every erasure, the oldest first.
+
+    Raises:
+        StepFailed: the ledger was tampered with.
+    """
+    chain = ledger()
+    return list(_read(chain.path, _stamp(chain.path), _stamp(chain.anchor)))
+
+
+def tags() -> list[tuple[str, str]]:
+    """Every tag with the time of its erasure."""
+    return [(tag, erasure.at) for erasure in all_erasures() for tag in erasure.tags]
+
+
+def position() -> int:
+    """How many lines the ledger has: a backup notes it, and a restore refuses a ledger that has fewer."""
+    return ledger().head()[0] if ledger().path.exists() or ledger().anchor.exists() else 0
+
+
+def begin(named: Iterable[str], keys: Iterable[str]) -> int:
+    """Note an erasure before anything is erased, durable: from now on no load brings the subjects back. Returns its number."""
+    named = tuple(named)
+    content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *keys})}
+    return ledger().append(content)
+
+
+def learn(learned: Iterable[tuple[str, str]]) -> None:
+    """Note further tags, each with the time of its erasure: keys of a subject that were not known before."""
+    by_time: dict[str, list[str]] = {}
+    for tag, at in learned:
+        by_time.setdefault(at, []).append(tag)
+    for at, found in by_time.items():
+        ledger().append({"event": _LEARNED, "at": at, "key_id": settings().privacy.hmac_key_id, "tags": sorted(found)})
+
+
+def finish(number: int) -> None:
+    """Note that an erasure was carried through."""
+    ledger().append({"event": _DONE, "at": clock.now().isoformat(), "erasure": number})
+
+
+def bind(connection: "DuckDBPyConnection") -> bool:
+    """Make the tags known to a connection; returns whether anybody was ever erased."""
+    known = tags()
+    if known:
+        bind_tags(connection, known)
+    return bool(known)
+
+
+def suppress(source: str, table: str, file: Path) -> int:
+    """Take erased persons out of a file that a load is about to keep; returns the number of rows changed or removed.
+
+    Costs nothing while nobody was erased, and reads the columns of keys otherwise; the file is written anew only when there is something.
+    """
+    if not is_of_persons(source, table) or not all_erasures():
+        return 0
+    with storage.scratch(may_spill=True) as connection:
+        bind(connection)
+        count, beside = write_without(connection, source, table, file)
+        if beside:
+            os.replace(beside, file)
+        return count
+
+
+def write_without(connection: "DuckDBPyConnection", source: str, table: str, file: Path, find: Finder = find) -> tuple[int, Path | None]:
+    """Write a Parquet file of a raw table anew beside it, without the erased persons, or whatever else `find` finds.
+
+    Returns:
+        the number of rows changed or removed, and the new file; none where there is nothing to erase.
+    """
+    relation = f"read_parquet({literal(file)})"
+    columns = {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()}
+    found = find(connection, relation, columns, source, table)
+    learn(found.learned)
+    if found.is_nothing:
+        return 0, None
+    count = _count(connection, f"SELECT count(*) FROM {relation} AS r {found.joins} WHERE {found.is_touched}")
+    if not count:
+        return 0, None
+    chosen = ", ".join(f"{after} AS {quoted(column)}" for column, after in found.columns.items())
+    kept = f" WHERE NOT coalesce({found.is_theirs}, false)" if found.removes else ""
+    beside = file.with_name(f".{file.name}.erased")
+    with clean_trees(connection, found):
+        connection.execute(f"COPY (SELECT {chosen} FROM {relation} AS r {found.joins}{kept}) TO {parquet(beside)}")
+    return count, beside
+
+
+def erase_raw(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> dict[str, int]:
+    """Erase in every raw table, persons first, then the rows on which others hang, then all others, each in one transaction.
+
+    Returns:
+        `raw_<source>.<table>` -> the number of rows changed or removed.
+    """
+    changed: dict[str, int] = {}
+    for source, table, columns in raw_tables(connection):
+        name = f"raw_{source}.{quoted(table)}"
+        found = find(connection, name, columns, source, table)
+        if not dry_run:
+            learn(found.learned)
+        if found.is_nothing:
+            continue
+        touched = f"FROM {name} AS r {found.joins} WHERE {found.is_touched}"
+        count = _count(connection, f"SELECT count(*) {touched}")
+        if count:
+            changed[f"raw_{source}.{table}"] = count
+        if dry_run or not count:
+            continue
+        chosen = ", ".join(f"{after} AS {quoted(column)}" for column, after in found.columns.items())
+        kept = f" AND NOT coalesce({found.is_theirs}, false)" if found.removes else ""
+        with clean_trees(connection, found):
+            connection.execute(f"CREATE OR REPLACE TEMP TABLE _after AS SELECT {chosen} {touched.replace('WHERE ', 'WHERE (', 1)}){kept}")
+        connection.begin()
+        try:
+            connection.execute(f"DELETE FROM {name} WHERE rowid IN (SELECT r.rowid {touched})")
+            connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM _after")
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
+    return changed
+
+
+def raw_tables(connection: "DuckDBPyConnection", is_concerned: Callable[[str, str], bool] = is_of_persons) -> list[tuple[str, str, dict[str, str]]]:
+    """The raw tables that are concerned (that hold persons), in the order in which they are to be erased: source, table, columns."""
+    query = (
+        "SELECT schema_name, table_name, list(column_name ORDER BY column_index), list(data_type ORDER BY column_index) FROM duckdb_columns() "
+        "JOIN duckdb_tables() USING (database_name, schema_name, table_name) WHERE database_name = current_database() AND starts_with(schema_name, 'raw_') "
+        "GROUP BY ALL ORDER BY ALL"
+    )
+    found = []
+    for schema, table, names, kinds in connection.execute(query).fetchall():
+        source = schema.removeprefix("raw_")
+        if is_concerned(source, table):
+            found.append((turn_of(source, table), source, table, dict(zip(names, kinds, strict=True))))
+    return [(source, table, columns) for _, source, table, columns in sorted(found, key=lambda one: one[:3])]
+
+
+@dataclass
+class Replayed:
+    """What a replay did: rows changed by table, and the position of the ledger it went up to."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    position: int = 0
+
+
+def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_least: int = 0) -> Replayed:
+    """Erase again everybody who was ever erased, in a warehouse that was restored, before anyone else opens it.
+
+    What was built is rid of the rows of erased persons too, and has to be built anew afterwards. The caller then writes the file anew
+    (`privacy.files.compact`), because a deleted row leaves its bytes.
+
+    Args:
+        connection: of the restored warehouse, as its writer.
+        landing: its landing zone, if that was restored.
+        at_least: the position that the backup noted.
+
+    Raises:
+        StepFailed: the ledger is missing or older than the backup, or was tampered with; nothing was changed.
+    """
+    from privacy.files import erase_built, erase_landing
+
+    found = position()
+    if found < at_least:
+        raise StepFailed(
+            f"the ledger of erasures has {found} lines, and the backup was made when it had {at_least}: persons who were erased would come back.",
+            mend="put the newest copy of the folder PRIVACY__ERASURES in place and restore again",
+        )
+    if not bind(connection):
+        return Replayed(position=found)
+    rows = erase_raw(connection) | erase_built(connection)
+    if landing is not None:
+        rows |= erase_landing(connection, landing)
+    return Replayed(rows, position())
+
+
+def _count(connection: "DuckDBPyConnection", query: str) -> int:
+    row = connection.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    return (path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else (0, 0)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _line: tuple[int, int], _anchor: tuple[int, int]) -> tuple[Erasure, ...]:
+    begun: list[dict[str, Any]] = []
+    learned: dict[str, list[str]] = {}
+    done: set[int] = set()
+    for line in ledger().lines():
+        if line["event"] == _BEGUN:
+            begun.append(line)
+        elif line["event"] == _LEARNED:
+            learned.setdefault(_instant(line["at"]), []).extend(line["tags"])
+        elif line["event"] == _DONE:
+            done.add(line["erasure"])
+    return tuple(
+        Erasure(one["number"], one["at"], tuple(one["named"]), (*one["tags"], *learned.get(_instant(one["at"]), ())), one["number"] in done) for one in begun
+    )
+
+
+def _instant(text: str) -> str:
+    return datetime.fromisoformat(text).isoformat()
