@@ -84,11 +84,12 @@ def transform(restate: tuple[str, ...]) -> None:
 
 @cli.command(short_help="Check contracts and freshness.")
 @click.option("--json", "as_json", is_flag=True, help="One finding a line, as JSON, on standard output.")
-def check(as_json: bool) -> None:
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write every check and finding as JUnit's XML.")
+def check(as_json: bool, junit: Path | None) -> None:
     """Check every contract of soda/ and the freshness of every source. Exit code 1 when something is found."""
     from cli.run import check_all
 
-    check_all(as_json=as_json)
+    check_all(as_json=as_json, junit=junit)
 
 
 @cli.command(short_help="Compare raw tables with their source.")

@@ -15,6 +15,8 @@ from warehouse.lease import lease
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from monitoring.findings import Finding
     from warehouse.ledger import Run
 
@@ -96,10 +98,15 @@ def transform_all(restate: Sequence[str] = ()) -> None:
         _transform(run, restate)
 
 
-def check_all(*, as_json: bool) -> None:
+def check_all(*, as_json: bool, junit: "Path | None" = None) -> None:
     """Check contracts and freshness."""
     with _recorded("check") as run:
         findings, left_out = _check(run)
+        if junit is not None:
+            from monitoring.contract_files import read_contracts
+            from monitoring.junit import write
+
+            write(junit, read_contracts(), findings, left_out)
         if as_json:
             for finding in findings:
                 say(json.dumps(finding.as_json()))
@@ -151,12 +158,13 @@ def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
 
 def _check(run: "Run") -> "tuple[list[Finding], list[str]]":
     """What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
+    from monitoring.book import record
     from monitoring.check import check
     from pipelines.source import common, sources
 
     with run.step("check") as step, progress("checking the contracts"):
         left_out = [source for source in sources() if not settings().is_configured(source) and ledger.last_success("load", source) is None]
-        findings = check({source: common(source).freshness for source in sources()}, left_out)
+        findings = record(check({source: common(source).freshness for source in sources()}, left_out), origin="check", now=clock.now())
         step.rows_out = len(findings)
         step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50], "not_checked": left_out}
         if any(finding.severity == "error" for finding in findings):
@@ -191,19 +199,25 @@ def _recorded(command: str) -> "Iterator[Run]":
 
 
 def _prepare_ledger(run: "Run") -> None:
-    """Fill an empty machine's ledger from the warehouse, so that it knows what is due; note which runs were killed."""
+    """Fill an empty machine's ledger from the warehouse, so that it knows what is due and was told; note which runs were killed."""
+    from monitoring import book
+
     if ledger.is_new(run.run_id) and storage.exists():
         with storage.open_warehouse() as connection:
             ledger.fill_from(connection)
+            book.fill_from(connection)
     ledger.mark_interrupted(run.run_id)
 
 
 def _copy_ledger() -> None:
     """Best effort after the run has ended: a failure here is logged, and the next run copies what is missing."""
+    from monitoring import book
+
     try:
         if storage.exists():
             with lease("ledger"), storage.open_warehouse() as connection:
                 ledger.copy_into(connection)
+                book.copy_into(connection)
     except LeaseHeld:
         pass  # the run that holds it copies this one too when it ends
     except Exception as error:  # the run's own result must stay what the operator sees
