@@ -160,11 +160,13 @@ def _check(run: "Run") -> "tuple[list[Finding], list[str]]":
     """What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
     from monitoring.book import record
     from monitoring.check import check
+    from monitoring.rules import routed
     from pipelines.source import common, sources
 
     with run.step("check") as step, progress("checking the contracts"):
         left_out = [source for source in sources() if not settings().is_configured(source) and ledger.last_success("load", source) is None]
-        findings = record(check({source: common(source).freshness for source in sources()}, left_out), origin="check", now=clock.now())
+        found = check({source: common(source).freshness for source in sources()}, left_out)
+        findings = record(routed(found), origin="check", now=clock.now())
         step.rows_out = len(findings)
         step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50], "not_checked": left_out}
         if any(finding.severity == "error" for finding in findings):
