@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cli import tables
+from cli.alert import after_run
+from cli.check import show
 from cli.demo_company import start_if_needed
 from warehouse import clock, ledger, storage
 from warehouse.console import log_to_file, logger, progress, say
@@ -40,9 +42,9 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
     from pipelines.source import sources
 
     began = time.monotonic()
-    with _recorded(command) as run:
+    refused: list[tuple[str, str]] = []
+    with _recorded(command, after=lambda run, error: after_run(run, error, refused)) as run:
         start_if_needed()
-        refused: list[str] = []
         for source in sources():
             if not settings().is_configured(source):
                 with run.step("load", source) as step:
@@ -54,7 +56,7 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
                 continue
             between()
             loaded = load(source, run)
-            refused += [finding for table in loaded for finding in table.findings]
+            refused += [(f"raw_{source}.{table.table}", finding) for table in loaded for finding in table.findings]
             tables.loads(loaded)
         tables.webhooks(run)
         between()
@@ -68,7 +70,7 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
             raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend=mend)
         between()
         _publish(run)
-        _raise_refused(refused)
+        _raise_refused([why for _, why in refused])
     tables.steps(run, time.monotonic() - began)
 
 
@@ -98,23 +100,11 @@ def transform_all(restate: Sequence[str] = ()) -> None:
         _transform(run, restate)
 
 
-def check_all(*, as_json: bool, junit: "Path | None" = None) -> None:
+def check_all(*, as_json: bool, junit: "Path | None", alert: bool) -> None:
     """Check contracts and freshness."""
     with _recorded("check") as run:
         findings, left_out = _check(run)
-        if junit is not None:
-            from monitoring.contract_files import read_contracts
-            from monitoring.junit import write
-
-            write(junit, read_contracts(), findings, left_out)
-        if as_json:
-            for finding in findings:
-                say(json.dumps(finding.as_json()))
-        else:
-            tables.findings(findings, left_out)
-        wrong = [finding for finding in findings if finding.severity == "error"]
-        if wrong:
-            raise FindingsFound(f"{len(wrong)} findings.", mend="each names its query; mend the data at its source or the rule in soda/")
+        show(findings, left_out, as_json=as_json, junit=junit, alert=alert)
 
 
 def compare_one(source: str, names: Sequence[str], *, as_json: bool) -> None:
@@ -157,7 +147,7 @@ def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
 
 
 def _check(run: "Run") -> "tuple[list[Finding], list[str]]":
-    """What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
+    """Check, as a step of a run. What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
     from monitoring.book import record
     from monitoring.check import check
     from monitoring.rules import routed
@@ -186,17 +176,29 @@ def _publish(run: "Run") -> None:
 
 
 @contextmanager
-def _recorded(command: str) -> "Iterator[Run]":
-    """Record a run in the ledger, hold the lease in it, and copy the ledger into the warehouse afterwards."""
+def _recorded(command: str, after: "Callable[[Run, BaseException | None], None] | None" = None) -> "Iterator[Run]":
+    """Record a run in the ledger, hold the lease in it, and copy the ledger into the warehouse afterwards.
+
+    Args:
+        after: called when the run has ended, with what it raised; it must not raise.
+    """
+    begun: Run | None = None
+    error: BaseException | None = None
     try:
         with ledger.run(command) as run:
+            begun = run
             settings().home.mkdir(parents=True, exist_ok=True)
             log_to_file()
             logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
             with lease(command):
                 _prepare_ledger(run)
                 yield run
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
+        if after is not None and begun is not None:
+            after(begun, error)
         _copy_ledger()
 
 

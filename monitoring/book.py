@@ -5,7 +5,7 @@ warehouse's schema `ops` like the ledger itself, from where an empty machine rea
 """
 
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -26,10 +26,11 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     },
     "incidents": {
         "incident_id": "VARCHAR", "fingerprint": "VARCHAR", "title": "VARCHAR", "rule": "VARCHAR", "severity": "VARCHAR", "opened_at": "TIMESTAMPTZ",
-        "resolved_at": "TIMESTAMPTZ", "acknowledged_at": "TIMESTAMPTZ", "findings": "BIGINT", "content": "VARCHAR",
+        "resolved_at": "TIMESTAMPTZ", "acknowledged_at": "TIMESTAMPTZ", "findings": "BIGINT", "message": "VARCHAR",
     },
     "alerts": {
-        "alert_id": "VARCHAR", "incident_id": "VARCHAR", "channel": "VARCHAR", "action": "VARCHAR", "message": "VARCHAR", "status": "VARCHAR",
+        "alert_id": "VARCHAR", "incident_id": "VARCHAR", "channel": "VARCHAR", "action": "VARCHAR", "lane": "VARCHAR", "message": "VARCHAR",
+        "status": "VARCHAR",
         "created_at": "TIMESTAMPTZ", "not_before": "TIMESTAMPTZ", "sent_at": "TIMESTAMPTZ", "attempts": "BIGINT", "receipt": "VARCHAR", "error": "VARCHAR",
     },
 }  # fmt: skip
@@ -59,14 +60,14 @@ def insert(book: sqlite3.Connection, table: str, row: Mapping[str, Any]) -> None
     book.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
 
 
-def record(findings: Iterable[Finding], *, origin: str, now: datetime, looked_at: Collection[str] | None = None) -> list[Finding]:
+def record(findings: Iterable[Finding], *, origin: str, now: datetime, looked_at: Callable[[str, str], bool] = lambda check, table: True) -> list[Finding]:
     """Note what was found, and which earlier findings were not found again: those are resolved.
 
     Args:
         findings: everything that was found now.
         origin: who looked, for example `check`; earlier findings of another origin are left alone.
         now: aware, by the one clock.
-        looked_at: when only some rules were looked at, their checks' names; others are left alone.
+        looked_at: whether a check (its name) of a table was looked at, when not all were; other findings are left alone.
 
     Returns:
         the findings, one a fingerprint, each with `since` as it was first told.
@@ -78,7 +79,7 @@ def record(findings: Iterable[Finding], *, origin: str, now: datetime, looked_at
             found[one.fingerprint] = one
     with opened() as book:
         rows = book.execute("SELECT * FROM findings WHERE resolved_at IS NULL AND origin = ?", (origin,)).fetchall()
-        active = {row["fingerprint"]: row for row in rows if looked_at is None or row["check_name"] in looked_at}
+        active = {row["fingerprint"]: row for row in rows if row["fingerprint"] in found or looked_at(row["check_name"], row["table_name"])}
         for fingerprint, one in found.items():
             before = active.pop(fingerprint, None)
             if before is not None:
@@ -88,12 +89,6 @@ def record(findings: Iterable[Finding], *, origin: str, now: datetime, looked_at
             resolved = "UPDATE findings SET resolved_at = ?, copied = 0 WHERE fingerprint = ? AND first_seen_at = ?"
             book.execute(resolved, (text(now), row["fingerprint"], row["first_seen_at"]))
     return list(found.values())
-
-
-def resolve(book: sqlite3.Connection, fingerprints: Iterable[str], now: datetime) -> None:
-    """Note that these findings are over, whoever found them."""
-    for fingerprint in fingerprints:
-        book.execute("UPDATE findings SET resolved_at = ?, copied = 0 WHERE fingerprint = ? AND resolved_at IS NULL", (text(now), fingerprint))
 
 
 def active_findings(book: sqlite3.Connection) -> list[Finding]:

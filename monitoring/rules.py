@@ -156,11 +156,11 @@ def read_rules(file: Path | None = None) -> Rules:
     return declared.read(file or RULES_FILE, Rules)
 
 
-def routed(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, each with its route.
+def routed(findings: Iterable[Finding], rules: Rules | None = None) -> list[Finding]:
+    """The findings, each with its route, by the declared rules unless others are given.
 
     Raises:
         DeclarationError: the rules cannot be read.
     """
-    rules = read_rules()
+    rules = rules or read_rules()
     return [replace(finding, route=rules.rule(finding).to) for finding in findings]
