@@ -8,9 +8,11 @@ from monitoring.findings import Finding
 from monitoring.lineage import Lineage
 
 RUN_FAILED = "run failed"
-OUTDATED = {"freshness", "completeness"}
+OUTDATED = {"freshness", "completeness", "newest row"}
 """What is seen of tables whose source was not loaded: they are old, or lack rows. Nothing else follows from that alone."""
 SHAPE = {"schema", "schema change"}
+UNUSUAL = "unusual "
+"""What the checks of unusual days are called by: symptoms, never a cause of anything but each other."""
 _FOLLOWS_FROM_SHAPE = {"schema", "evaluation", "missing", "contract"}
 
 
@@ -50,10 +52,15 @@ def explains(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
     """Whether a finding follows from another one, which is further up or says why."""
     if cause.fingerprint == finding.fingerprint:
         return False
+    if finding.check.startswith(UNUSUAL):
+        return _explains_unusual(cause, finding, lineage)
+    if cause.check.startswith(UNUSUAL):
+        return False
     if cause.check == RUN_FAILED:
         return finding.check in OUTDATED and lineage.is_above(cause.table, finding.table)
     if RUN_FAILED in (finding.check, cause.check) or cause.check in OUTDATED or finding.check == "freshness":
-        return cause.check == "freshness" and finding.check == "completeness" and lineage.is_above(cause.table, finding.table)
+        follows = OUTDATED - {"freshness"} if cause.check == "freshness" else {cause.check}
+        return cause.check in OUTDATED and finding.check in follows and finding.check != "freshness" and lineage.is_above(cause.table, finding.table)
     is_above = lineage.is_above(cause.table, finding.table)
     if cause.check in SHAPE:
         same_table = cause.table == finding.table and (finding.check == "evaluation" or (cause.check == "schema change" and finding.check == "schema"))
@@ -61,6 +68,15 @@ def explains(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
     if finding.check in SHAPE:
         return False
     return is_above and (cause.check == finding.check or (cause.column is not None and cause.column == finding.column))
+
+
+def _explains_unusual(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
+    """Whatever is wrong further up, or with the rows of the same table, shows in its days; and fewer rows have smaller sums."""
+    if cause.check.startswith(UNUSUAL):
+        is_volume = cause.check.startswith(f"{UNUSUAL}volume") and not finding.check.startswith(f"{UNUSUAL}volume")
+        return (is_volume and cause.table == finding.table) or (lineage.is_above(cause.table, finding.table) and cause.check == finding.check)
+    is_same_table = cause.table == finding.table and (cause.column in (None, finding.column) or cause.check in OUTDATED)
+    return cause.severity == "error" and (is_same_table or lineage.is_above(cause.table, finding.table))
 
 
 def _cause(finding: Finding, findings: Sequence[Finding], lineage: Lineage) -> Finding:

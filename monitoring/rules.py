@@ -30,7 +30,10 @@ class Escalation(_Strict):
 
 
 class Rule(_Strict):
-    """What fits a finding when all that is given fits; and where such findings go. `nowhere` only keeps them in ops.findings."""
+    """What fits a finding when all that is given fits; and where such findings go. `nowhere` only keeps them in ops.findings.
+
+    `checks` and `tables` are patterns such as `marts.*`; `above` is a share of rows.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z ]*$")]
     checks: Annotated[list[str], Field(min_length=1)] | None = None
@@ -57,7 +60,7 @@ class Rule(_Strict):
     def fits(self, finding: Finding) -> bool:
         """Whether a finding is one of this rule's."""
         return (
-            (self.checks is None or finding.check in self.checks)
+            (self.checks is None or any(fnmatchcase(finding.check, pattern) for pattern in self.checks))
             and (self.tables is None or any(fnmatchcase(finding.table, pattern) for pattern in self.tables))
             and (self.severity is None or finding.severity == self.severity)
             and (self.above is None or (finding.share is not None and finding.share > self.above))
