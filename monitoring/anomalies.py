@@ -27,8 +27,8 @@ LIMIT = 4.2
 """How many times the ordinary difference is unusual."""
 LIMIT_TOGETHER = 3.0
 """The same for the mean of the last three days."""
-LEAST_CHANGE = {"amount": math.log(1.2), "share": 0.12}
-"""What must have changed at the least, on the scale that is judged: a fifth of an amount; about 6 points of a share near a half."""
+LEAST_CHANGE = {"amount": math.log(1.25), "share": 0.12}
+"""What must have changed at the least, on the scale that is judged: a quarter of an amount; about 6 points of a share near a half."""
 LEAST_NOISE = {"amount": 0.02, "share": 0.01}
 
 _JUDGE = """

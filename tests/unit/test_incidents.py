@@ -97,3 +97,29 @@ def test_no_finding_is_ever_lost_or_told_twice() -> None:
         assert len({group.key for group in groups}) == len(groups)
         again = grouped([replace(one, observed="changed") for one in findings.values()], LINEAGE)
         assert [group.key for group in again] == [group.key for group in groups]
+
+
+def test_of_several_cascades_at_once_each_has_its_own_cause_first_whatever_was_seen_first() -> None:
+    """Two sources fail or have bad rows at the same time; what was seen of each further down is a random part of it."""
+    choose = random.Random(18)
+    below = {
+        cause: [table for table in LINEAGE.inputs if LINEAGE.is_above(cause, table)]
+        for cause in ("raw_postgres.orders", "raw_postgres.users", "raw_stripe.charges", "raw_zendesk.tickets", "raw_google_analytics.pages")
+    }
+    for _ in range(300):
+        first, second = choose.sample(sorted(below), 2)
+        expected, findings = {}, []
+        for cause, kind in ((first, "bad rows"), (second, choose.choice(["failed", "bad rows"]))):
+            if kind == "failed":
+                root = _finding("run failed", cause.split(".")[0])
+                source = [table for table in read_contracts() if table.startswith(f"{root.table}.")]
+                follow = [_finding("freshness", table) for table in source]
+            else:
+                check = "duplicate" if cause == first else "not_negative"
+                root = _finding(check, cause, "id")
+                follow = [_finding(check, table, "other") for table in choose.sample(below[cause], choose.randint(0, len(below[cause])))]
+            expected[root.fingerprint] = {one.fingerprint for one in (root, *follow)}
+            findings += [root, *follow]
+        choose.shuffle(findings)
+        groups = grouped(findings, LINEAGE)
+        assert {group.cause.fingerprint: {one.fingerprint for one in group.findings} for group in groups} == expected
