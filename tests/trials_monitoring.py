@@ -331,6 +331,7 @@ def report(first: int, faults: int, years: int, rules: int) -> str:
     found = list(gradual_faults(range(first, first + faults)))
     names = ("mild", "middle", "grave")
     lines.append("## Faults that show in the days\n")
+    lines.append(f"{faults} seeds of each generator here, {years} clean years of each and {rules} seeds of each fault of single rows below.\n")
     table(
         "| fault | severity | ours, first day | ours, while it lasts | 14-day z-score, while it lasts |",
         [[name, names[severity], str(by["ours at once"]), str(by["ours in time"]), str(by["z-score in time"])] for name, severity, by in found],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import call
 from integration.alert_servers import CHANNEL, ROUTING_KEY, TOKEN, Failure, Mailbox, Services, channels
 
 from cli.alert import after_run, alert, route
@@ -283,6 +284,20 @@ def test_a_run_that_fails_pages_until_it_goes_well_and_the_heartbeat_says_so(ser
     record([], origin="check", now=clock.now())
     _run(FindingsFound("2 findings"), postgres="succeeded", check="findings")  # what it found is told by itself
     assert (list(services.pages.values()), services.pings, len(services.events), mailbox.mails) == (["resolve"], 2, 2, [])
+
+
+def test_the_command_itself_pages_when_it_fails_and_keeps_its_secret(servers: tuple[Services, Mailbox], setting: Setting) -> None:
+    services, _ = servers
+    setting("SOURCES__POSTGRES__CREDENTIALS", "postgresql://reader:hunter22@127.0.0.1:1/shop")
+    ran = call("run")
+    assert ran.code == 3
+    assert [event["payload"]["summary"] for event in services.events] == ["Run failed: raw_postgres"]
+    assert (services.pings, "hunter22" in json.dumps(services.events)) == (0, False)
+    (event,) = services.events
+    assert "`warehouse run` failed" in event["payload"]["custom_details"]["what"][0]
+    shown = call("alert", "--dry-run")
+    assert (shown.code, "Run failed: raw_postgres" in shown.out) == (0, True)
+    assert call("alert", "--acknowledge", "nothing").code == 2
 
 
 def test_what_is_no_failure_pages_nobody(servers: tuple[Services, Mailbox]) -> None:
