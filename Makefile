@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials trials-backup lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup bench-erasure lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials trials-backup trials-monitoring lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup bench-erasure lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -47,6 +47,9 @@ trials: setup  ## Kill 200 runs, 200 times the loader alone, 40 times the receiv
 
 trials-backup: setup  ## 1,000 faults at backups and restores: kills, bad networks, turned bits, attackers; what was acknowledged comes back
 	@WAREHOUSE_TRIALS=$${WAREHOUSE_TRIALS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_backup_killed.py
+
+trials-monitoring: setup  ## How many faults monitoring finds, how often it cries wolf: an hour; WITH="--short" for a look, "--write" keeps it in docs
+	@$(BIN)/python -m tests.trials_monitoring $(WITH)
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .

@@ -29,7 +29,7 @@ def examine() -> None:
         for what, at in (
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
             ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks), ("Google Analytics", _google_analytics), ("Zendesk", _zendesk),
-            ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts), ("backups", _backups),
+            ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts), ("backups", _backups), ("alerts", _alerts),
         )
     ]  # fmt: skip
     tables.show("doctor", ("part", "is", "says"), [(one.what, "well" if one.is_well else "WRONG", one.said) for one in results])
@@ -190,3 +190,16 @@ def _backups() -> str:
         return "not configured: no copy of this warehouse exists elsewhere; docs/how-to/back-up.md"
     recipients(configured().recipients)
     return "; ".join(f"store {name}: {len(store.held(''))} objects" for name, store in stores().items())
+
+
+def _alerts() -> str:
+    from monitoring.rules import read_rules
+
+    alerts, rules = settings().alerts, read_rules()
+    said = [f"{len(rules.rules)} rules"]
+    for channel in rules.takes_over:
+        lacks = alerts.lacks(channel)
+        said.append(f"{channel} is configured" if not lacks else f"{channel} is not configured ({', '.join(lacks)} not set)")
+    heartbeat = alerts.heartbeat_url
+    said.append("a heartbeat is sent" if heartbeat and heartbeat.get_secret_value() else "no heartbeat (ALERTS__HEARTBEAT_URL is not set)")
+    return "; ".join(said)

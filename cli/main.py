@@ -86,12 +86,37 @@ def transform(restate: tuple[str, ...]) -> None:
 
 
 @cli.command(short_help="Check contracts and freshness.")
+@click.argument("what", required=False, type=click.Choice(["freshness"]))
 @click.option("--json", "as_json", is_flag=True, help="One finding a line, as JSON, on standard output.")
-def check(as_json: bool) -> None:
-    """Check every contract of soda/ and the freshness of every source. Exit code 1 when something is found."""
+@click.option("--junit", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Also write every check and finding as JUnit's XML.")
+@click.option("--alert", is_flag=True, help="Also tell whom monitoring/rules.yaml names, as `warehouse run` does.")
+def check(what: str | None, as_json: bool, junit: Path | None, alert: bool) -> None:
+    """Check every contract of soda/ and the freshness of every source. Exit code 1 when something is found.
+
+    With `freshness` nothing but the age of the loads is looked at, which needs neither the lease nor a source: for a second
+    place, that notices when the first one no longer runs at all.
+    """
+    if what == "freshness":
+        from cli.check import check_freshness
+
+        check_freshness(as_json=as_json, junit=junit, alert=alert)
+        return
     from cli.run import check_all
 
-    check_all(as_json=as_json)
+    check_all(as_json=as_json, junit=junit, alert=alert)
+
+
+@cli.command(short_help="Tell people what is wrong.")
+@click.option("--dry-run", is_flag=True, help="Send nothing; say what would go where, and what waits.")
+@click.option("--acknowledge", metavar="INCIDENT", help="Note that somebody deals with this incident, so that it is not escalated.")
+def alert(dry_run: bool, acknowledge: str | None) -> None:
+    """Send the alerts that wait, and tell of incidents that began or ended, as `warehouse run` does when it ends.
+
+    What goes where stands in monitoring/rules.yaml; the channels are set up in the environment (docs/how-to/alerts.md).
+    """
+    from cli.alert import alert as tell
+
+    tell(dry_run=dry_run, acknowledge=acknowledge)
 
 
 @cli.command(short_help="Compare raw tables with their source.")

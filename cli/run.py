@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cli import tables
+from cli.alert import after_run
+from cli.check import show
 from cli.demo_company import start_if_needed
 from warehouse import clock, ledger, storage
 from warehouse.console import log_to_file, logger, progress, say
@@ -15,6 +17,8 @@ from warehouse.lease import lease
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from monitoring.findings import Finding
     from warehouse.ledger import Run
 
@@ -38,9 +42,9 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
     from pipelines.source import sources
 
     began = time.monotonic()
-    with recorded(command) as run:
+    refused: list[tuple[str, str]] = []
+    with recorded(command, after=lambda run, error: after_run(run, error, refused)) as run:
         start_if_needed()
-        refused: list[str] = []
         for source in sources():
             if not settings().is_configured(source):
                 with run.step("load", source) as step:
@@ -52,7 +56,7 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
                 continue
             between()
             loaded = load(source, run)
-            refused += [finding for table in loaded for finding in table.findings]
+            refused += [(f"raw_{source}.{table.table}", finding) for table in loaded for finding in table.findings]
             tables.loads(loaded)
         tables.webhooks(run)
         between()
@@ -66,7 +70,7 @@ def run_sources(command: str, is_wanted: Callable[[str], bool], between: Callabl
             raise FindingsFound(f"{len(wrong)} findings; readers keep the last copy that passed.", mend=mend)
         between()
         _publish(run)
-        _raise_refused(refused)
+        _raise_refused([why for _, why in refused])
     tables.steps(run, time.monotonic() - began)
 
 
@@ -96,24 +100,19 @@ def transform_all(restate: Sequence[str] = ()) -> None:
         _transform(run, restate)
 
 
-def check_all(*, as_json: bool) -> None:
+def check_all(*, as_json: bool, junit: "Path | None", alert: bool) -> None:
     """Check contracts and freshness."""
     from cli.backup_work import watched
+    from monitoring.book import record
+    from monitoring.rules import routed
 
     with recorded("check") as run:
         findings, left_out = _check(run)
         with run.step("check", "backups") as step:
             old = watched()
             step.rows_out = len(old)
-        findings += old
-        if as_json:
-            for finding in findings:
-                say(json.dumps(finding.as_json()))
-        else:
-            tables.findings(findings, left_out)
-        wrong = [finding for finding in findings if finding.severity == "error"]
-        if wrong:
-            raise FindingsFound(f"{len(wrong)} findings.", mend="each names its query; mend the data at its source or the rule in soda/")
+        findings += record(routed(old), origin="backup", now=clock.now())
+        show(findings, left_out, as_json=as_json, junit=junit, alert=alert)
 
 
 def compare_one(source: str, names: Sequence[str], *, as_json: bool) -> None:
@@ -156,13 +155,16 @@ def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
 
 
 def _check(run: "Run") -> "tuple[list[Finding], list[str]]":
-    """What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
+    """Check, as a step of a run. What is wrong, and the sources that were not looked at: those that are neither configured nor ever loaded."""
+    from monitoring.book import record
     from monitoring.check import check
+    from monitoring.rules import routed
     from pipelines.source import common, sources
 
     with run.step("check") as step, progress("checking the contracts"):
         left_out = [source for source in sources() if not settings().is_configured(source) and ledger.last_success("load", source) is None]
-        findings = check({source: common(source).freshness for source in sources()}, left_out)
+        found = check({source: common(source).freshness for source in sources()}, left_out)
+        findings = record(routed(found), origin="check", now=clock.now())
         step.rows_out = len(findings)
         step.detail = {"findings": [f"{finding.table}: {finding.check}" for finding in findings][:50], "not_checked": left_out}
         if any(finding.severity == "error" for finding in findings):
@@ -182,17 +184,29 @@ def _publish(run: "Run") -> None:
 
 
 @contextmanager
-def recorded(command: str) -> "Iterator[Run]":
-    """Record a run in the ledger, hold the lease in it, and copy the ledger into the warehouse afterwards."""
+def recorded(command: str, after: "Callable[[Run, BaseException | None], None] | None" = None) -> "Iterator[Run]":
+    """Record a run in the ledger, hold the lease in it, and copy the ledger into the warehouse afterwards.
+
+    Args:
+        after: called when the run has ended, with what it raised; it must not raise.
+    """
+    begun: Run | None = None
+    error: BaseException | None = None
     try:
         with ledger.run(command) as run:
+            begun = run
             settings().home.mkdir(parents=True, exist_ok=True)
             log_to_file()
             logger.info("begin", extra={"fields": {"run_id": run.run_id, "command": command}})
             with lease(command):
                 _prepare_ledger(run)
                 yield run
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
+        if after is not None and begun is not None:
+            after(begun, error)
         _copy_ledger()
 
 
@@ -213,20 +227,26 @@ def recorded_beside(command: str) -> "Iterator[Run]":
 
 
 def _prepare_ledger(run: "Run") -> None:
-    """Fill an empty machine's ledger from the warehouse, so that it knows what is due; note which runs were killed."""
+    """Fill an empty machine's ledger from the warehouse, so that it knows what is due and was told; note which runs were killed."""
+    from monitoring import book
+
     if ledger.is_new(run.run_id) and storage.exists():
         with storage.open_warehouse() as connection:
             ledger.fill_from(connection)
+            book.fill_from(connection)
     ledger.mark_interrupted(run.run_id)
 
 
 def _copy_ledger() -> None:
     """Best effort after the run has ended: a failure here is logged, and the next run copies what is missing."""
+    from monitoring import book
+
     try:
         if storage.exists():
             with lease("ledger"), storage.open_warehouse() as connection:
                 ledger.copy_into(connection)
                 ledger.prune(connection)
+                book.copy_into(connection)
     except LeaseHeld:
         pass  # the run that holds it copies this one too when it ends
     except Exception as error:  # the run's own result must stay what the operator sees

@@ -1,17 +1,20 @@
-"""Check everything there is to check: contracts and freshness of every table."""
+"""Check everything there is to check: contracts and freshness of every table, rows lost on the way, and unusual days."""
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 
+from monitoring.anomalies import check_anomalies
+from monitoring.completeness import check_completeness, check_newest
 from monitoring.contract_files import read_contracts
 from monitoring.contracts import check_contracts
+from monitoring.expectations import read_expectations
 from monitoring.findings import Finding
 from monitoring.schema_changes import schema_changes
 from warehouse import clock, ledger, storage
 
 
 def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) -> list[Finding]:
-    """Check the warehouse against `soda/`. Hold the lease, or know that nobody writes.
+    """Check the warehouse against `soda/` and `monitoring/expectations.yaml`. Hold the lease, or know that nobody writes.
 
     Args:
         freshness: source to its limit, as its declaration in `pipelines/` says.
@@ -24,10 +27,14 @@ def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) ->
     raw = {table: table.split(".")[0].removeprefix("raw_") for table in read_contracts() if table.startswith("raw_")}
     loaded = {source: ledger.last_success("load", source) for source in set(raw.values())}
     with storage.open_warehouse() as connection:
-        return schema_changes(connection, clock.now()) + check_contracts(
+        now, expectations = clock.now(), read_expectations()
+        found = schema_changes(connection, now) + check_contracts(
             connection,
-            now=clock.now(),
+            now=now,
             loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},
             freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
             left_out=left_out,
         )
+        for look in (check_completeness, check_newest, check_anomalies):
+            found += look(connection, expectations, now)
+        return found

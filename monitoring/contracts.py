@@ -47,7 +47,7 @@ def check_contracts(
     Raises:
         DeclarationError: a contract file is wrong; nothing was checked.
     """
-    contracts = {table: contract for table, contract in read_contracts(folder).items() if _source_of(table) not in left_out}
+    contracts = {table: contract for table, contract in read_contracts(folder).items() if source_of(table) not in left_out}
     gate = judge_schemas(connection, contracts, now)
     runnable: dict[str, tuple[Contract, list[Check]]] = {}
     for table, contract in contracts.items():
@@ -59,14 +59,14 @@ def check_contracts(
     for table, (contract, checks) in runnable.items():
         findings += _judge(contract, checks, verified[table], now)
     loaded_tables = [table for table in contracts if table.startswith("raw_")]
-    limits = {table: limit for table, limit in (freshness or {}).items() if _source_of(table) not in left_out}
+    limits = {table: limit for table, limit in (freshness or {}).items() if source_of(table) not in left_out}
     findings += check_freshness(loaded_tables, now=now, loaded_at=loaded_at, freshness=limits)
-    return [finding for finding in findings if _source_of(finding.table) not in left_out and (only is None or finding.table in only)]
+    return [finding for finding in findings if source_of(finding.table) not in left_out and (only is None or finding.table in only)]
 
 
-def _source_of(table: str) -> str | None:
+def source_of(table: str) -> str | None:
     """The source whose raw table or staging view it is."""
-    schema, name = table.split(".", 1)
+    schema, _, name = table.partition(".")
     if schema.startswith("raw_"):
         return schema.removeprefix("raw_")
     return name.removeprefix("stg_").split("__")[0] if schema == "staging" else None
@@ -94,8 +94,9 @@ def _judge(contract: Contract, checks: list[Check], verified: Verified, now: dat
 
 def _failed(contract: Contract, check: Check, outcome: Outcome, now: datetime) -> Finding:
     value, rows, threshold = outcome.value or 0, outcome.rows, check.body.threshold
+    share = value / rows if rows and check.kind != "row_count" else None
     if threshold is not None and threshold.metric == "percent":
-        observed = f"{value:.2f} % of {rows} rows"
+        observed, share = f"{value:.2f} % of {rows} rows", value / 100
     else:
         observed = f"{value:g} rows" if rows is None or check.kind == "row_count" else f"{value:g} of {rows} rows"
     expected = check.body.name or _EXPECTED[check.kind]
@@ -103,7 +104,7 @@ def _failed(contract: Contract, check: Check, outcome: Outcome, now: datetime) -
         expected = f"{expected} ({threshold})"
     severity: Literal["error", "warning"] = "warning" if outcome.word == "WARN" else "error"
     query = _query(contract, check).replace("${var.today}", now.astimezone(UTC).date().isoformat())
-    return Finding(check.name, contract.table, check.column, severity, observed, expected, now, query)
+    return Finding(check.name, contract.table, check.column, severity, observed, expected, now, query, share)
 
 
 def _query(contract: Contract, check: Check) -> str:

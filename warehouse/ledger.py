@@ -121,6 +121,13 @@ def run(command: str) -> Iterator[Run]:
         _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
 
 
+@contextmanager
+def opened() -> Iterator[sqlite3.Connection]:
+    """The ledger's SQLite in one durable transaction, for rooms that keep tables of their own in it; an error undoes the block."""
+    with _ledger() as ledger:
+        yield ledger
+
+
 def mark_interrupted(own: str = "", *, beside: bool = False) -> int:
     """Under the lease: runs that still say `running` were killed, all but one's own. Returns how many there were.
 

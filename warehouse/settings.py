@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from warehouse.alert_settings import AlertSettings
 from warehouse.connection_string import hosts_of, secrets_of
 from warehouse.errors import UsageError
 from warehouse.source_settings import SourceAccess, SourcesSettings, demo_env_file, demo_values
@@ -103,6 +104,7 @@ class Settings(SourceAccess, BaseSettings):
     sources: SourcesSettings = SourcesSettings()
     privacy: PrivacySettings = PrivacySettings()
     backup: BackupSettings = BackupSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @field_validator("now")
     @classmethod
@@ -236,9 +238,13 @@ def _given_secrets() -> list[str]:
     try:
         now = settings()
     except UsageError:
-        return [value for name, value in os.environ.items() if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET"))]
+        return [
+            value
+            for name, value in os.environ.items()
+            if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET", "SMTP_URL", "HEARTBEAT_URL"))
+        ]
     given = [secret.get_secret_value() for secret in (now.motherduck_token, now.state_credentials, now.privacy.hmac_key) if secret is not None]
-    given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets()]
+    given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
 

@@ -23,7 +23,7 @@ from warehouse.settings import ROOT
 Point = tuple[str, str, int]
 """A function (`module:Class.name`), `before` or `after`, and which of its calls."""
 
-SETTINGS = ("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__")
+SETTINGS = ("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__", "ALERTS__")
 
 
 @dataclass

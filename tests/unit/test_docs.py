@@ -24,7 +24,7 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TARGETS = set(re.findall(r"^([a-z][a-z-]*):", MAKEFILE, re.MULTILINE))
 VERBS = sorted(cli.commands)
 WAREHOUSE = Path(sys.executable).with_name("warehouse")
-SETTING = re.compile(r"\b(?:WAREHOUSE|MOTHERDUCK|SOURCES_|PRIVACY_|BACKUP_)_[A-Z0-9_]*[A-Z0-9]\b")
+SETTING = re.compile(r"\b(?:WAREHOUSE|MOTHERDUCK|SOURCES_|PRIVACY_|BACKUP_|ALERTS_)_[A-Z0-9_]*[A-Z0-9]\b")
 REPOSITORY_VARIABLES = {"WAREHOUSE_ENABLED", "WAREHOUSE_BACKUPS"}
 
 each_document = pytest.mark.parametrize("file", DOCS, ids=lambda file: str(file.relative_to(ROOT)))

@@ -1,0 +1,100 @@
+"""Findings become incidents: one for each cause, with everything that follows from it inside."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from monitoring.findings import Finding
+from monitoring.lineage import Lineage
+
+RUN_FAILED = "run failed"
+OUTDATED = {"freshness", "completeness", "newest row"}
+"""What is seen of tables whose source was not loaded: they are old, or lack rows. Nothing else follows from that alone."""
+SHAPE = {"schema", "schema change"}
+UNUSUAL = "unusual "
+"""What the checks of unusual days are called by: symptoms, never a cause of anything but each other."""
+_FOLLOWS_FROM_SHAPE = {"schema", "evaluation", "missing", "contract"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """What one incident is about; `findings` begins with the cause."""
+
+    key: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def cause(self) -> Finding:
+        """What everything else in it follows from."""
+        return self.findings[0]
+
+
+def grouped(findings: Sequence[Finding], lineage: Lineage) -> list[Group]:
+    """Put each finding under its cause, the furthest up that explains it.
+
+    Args:
+        findings: what is wrong now, the oldest first.
+
+    Returns:
+        one group for each cause, in the order in which the causes were found.
+    """
+    causes = {one.fingerprint: _cause(one, findings, lineage) for one in findings}
+    groups: dict[str, list[Finding]] = {}
+    for one in findings:
+        cause = causes[one.fingerprint]
+        groups.setdefault(_key(cause), [cause])
+        if one.fingerprint != cause.fingerprint:
+            groups[_key(cause)].append(one)
+    return [Group(key, tuple({one.fingerprint: one for one in members}.values())) for key, members in groups.items()]
+
+
+def explains(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
+    """Whether a finding follows from another one, which is further up or says why."""
+    if cause.fingerprint == finding.fingerprint:
+        return False
+    if finding.check.startswith(UNUSUAL):
+        return _explains_unusual(cause, finding, lineage)
+    if cause.check.startswith(UNUSUAL):
+        return False
+    if cause.check == RUN_FAILED:
+        return finding.check in OUTDATED and lineage.is_above(cause.table, finding.table)
+    if RUN_FAILED in (finding.check, cause.check) or cause.check in OUTDATED or finding.check == "freshness":
+        follows = OUTDATED - {"freshness"} if cause.check == "freshness" else {cause.check}
+        return cause.check in OUTDATED and finding.check in follows and finding.check != "freshness" and lineage.is_above(cause.table, finding.table)
+    is_above = lineage.is_above(cause.table, finding.table)
+    if cause.check in SHAPE:
+        same_table = cause.table == finding.table and (finding.check == "evaluation" or (cause.check == "schema change" and finding.check == "schema"))
+        return same_table or (is_above and finding.check in _FOLLOWS_FROM_SHAPE)
+    if finding.check in SHAPE:
+        return False
+    return is_above and (cause.check == finding.check or (cause.column is not None and cause.column == finding.column))
+
+
+def _explains_unusual(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
+    """Whatever is wrong further up, or with the rows of the same table, shows in its days; and fewer rows have smaller sums."""
+    if cause.check.startswith(UNUSUAL):
+        is_volume = cause.check.startswith(f"{UNUSUAL}volume") and not finding.check.startswith(f"{UNUSUAL}volume")
+        return (is_volume and cause.table == finding.table) or (lineage.is_above(cause.table, finding.table) and cause.check == finding.check)
+    is_same_table = cause.table == finding.table and (cause.column in (None, finding.column) or cause.check in OUTDATED)
+    return cause.severity == "error" and (is_same_table or lineage.is_above(cause.table, finding.table))
+
+
+def _cause(finding: Finding, findings: Sequence[Finding], lineage: Lineage) -> Finding:
+    """Climb from a finding to what explains it, until nothing does; of several that do, the furthest up and then the oldest."""
+    current, seen = finding, {finding.fingerprint}
+    while found := [one for one in findings if one.fingerprint not in seen and explains(one, current, lineage)]:
+        order = {one.fingerprint: position for position, one in enumerate(findings)}
+        current = min(found, key=lambda one: (one.check != RUN_FAILED, len(lineage.above(one.table)), order[one.fingerprint]))
+        seen.add(current.fingerprint)
+    if current.check == "freshness":  # tables of one source are loaded together: the first stands for all
+        schema = current.table.split(".")[0]
+        together = [one for one in findings if one.check == "freshness" and one.table.split(".")[0] == schema]
+        return next(one for one in together if not any(explains(other, one, lineage) for other in findings))
+    return current
+
+
+def _key(cause: Finding) -> str:
+    """What an incident is known by as long as it lasts, also when other tables of a stale source join or leave it."""
+    if cause.check == "freshness":
+        return hashlib.sha256(f"freshness\n{cause.table.split('.')[0]}".encode()).hexdigest()[:16]
+    return cause.fingerprint

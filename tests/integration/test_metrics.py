@@ -1,0 +1,54 @@
+"""Prometheus is answered from the ledger: what ran, how old the sources are, what is wrong."""
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from conftest import WAREHOUSE
+
+from monitoring.book import record
+from monitoring.findings import Finding
+from monitoring.metrics import render
+from warehouse import clock, ledger
+from warehouse.errors import StepFailed
+
+
+def test_the_text_says_what_ran_how_old_it_is_and_what_is_wrong(setting: Callable[[str, str | None], None]) -> None:
+    setting("WAREHOUSE_NOW", "2026-03-01T12:00:00Z")
+    with ledger.run("run --due") as run, run.step("load", "postgres"):
+        pass
+    record([Finding("missing", "marts.x", "a", "error", "1 row", "none", clock.now(), "")], origin="check", now=clock.now())
+    text = render({"postgres": timedelta(hours=6), 'st"ripe': timedelta(days=1)}, clock.now() + timedelta(hours=2))
+    for line in (
+        "warehouse_last_run_success 1", "warehouse_last_run_timestamp_seconds 1772366400", 'warehouse_source_age_seconds{source="postgres"} 7200',
+        'warehouse_source_limit_seconds{source="st\\"ripe"} 86400', 'warehouse_findings{severity="error"} 1', 'warehouse_findings{severity="warning"} 0',
+        "warehouse_open_incidents 0", "warehouse_alerts_waiting 0",
+    ):  # fmt: skip
+        assert f"\n{line}\n" in text
+    assert 'step="load",item="postgres"' in text
+    assert 'source_age_seconds{source="st' not in text
+    sample = re.compile(r'# (?:HELP \w+ .+|TYPE \w+ gauge)|\w+(?:\{\w+="(?:[^"\\]|\\.)*"(?:,\w+="(?:[^"\\]|\\.)*")*\})? -?[\d.e+-]+')
+    assert [line for line in text.splitlines() if not sample.fullmatch(line)] == []
+    with pytest.raises(StepFailed), ledger.run("run"):
+        raise StepFailed("it broke")
+    assert "\nwarehouse_last_run_success 0\n" in render({}, clock.now())
+
+
+def test_it_answers_over_http_before_anything_ran(setting: Callable[[str, str | None], None]) -> None:
+    process = subprocess.Popen([WAREHOUSE, "serve", "metrics", "--port", "0"], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = json.loads(process.stdout.readline())["listening"]
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert "warehouse_open_incidents 0\n" in answer.read().decode()
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(url.replace("/metrics", "/"), timeout=60)
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
