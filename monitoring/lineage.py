@@ -11,6 +11,8 @@ from warehouse.settings import ROOT
 _NAME = re.compile(r"^\s*name\s+((?:staging|marts)\.\w+)", re.MULTILINE)
 _READ = re.compile(r"\b(?:FROM|JOIN)\s+((?:raw_\w+|staging|marts)\.\w+)")
 _DECLARED = re.compile(r"depends_on\s*\(([^)]*)\)")
+_PYTHON_NAME = re.compile(r"^@model\(\s*\"((?:staging|marts)\.\w+)\"", re.MULTILINE)
+_PYTHON_DECLARED = re.compile(r"depends_on=\[([^\]]*)\]")
 EVERYTHING = "warehouse"
 """The part of the house that stands for all tables, in a finding that names no table."""
 
@@ -63,4 +65,9 @@ def read_lineage(folder: Path = ROOT / "models") -> Lineage:
         read = set(_READ.findall(text)) | {one.strip() for one in (declared.group(1) if declared else "").split(",") if "." in one}
         if name:
             inputs[name.group(1)] = frozenset(read)
+    for file in sorted(folder.rglob("*.py")):  # a model in Python says itself what it reads
+        text = file.read_text(encoding="utf-8")
+        name, declared = _PYTHON_NAME.search(text), _PYTHON_DECLARED.search(text)
+        if name:
+            inputs[name.group(1)] = frozenset(re.findall(r'"([^"]+)"', declared.group(1) if declared else ""))
     return Lineage(inputs)

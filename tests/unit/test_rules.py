@@ -29,6 +29,7 @@ GOOD = LAST + "takes_over: [slack]\n"
         (FOUND, "slack", "null rate"),
         (replace(FOUND, share=0.05), "slack", "broken promise"),
         (replace(FOUND, check="evaluation"), "slack", "not evaluated"),
+        (replace(FOUND, check="drill_failed"), "page", "backups"),
         (replace(FOUND, check="schema change", severity="warning"), "slack", "shape"),
         (replace(FOUND, check="what nobody knows yet", share=None), "slack", "broken promise"),
     ],
