@@ -1,5 +1,6 @@
 """What the tests share: a home of their own, and a real PostgreSQL with the demo company in it."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from warehouse.settings import ROOT
 if TYPE_CHECKING:
     from pipelines.load import Loaded
 
+gc.set_threshold(50_000, 20, 50)  # as the command does
 KEY = "a key of the tests, longer than thirty-two characters"
 WAREHOUSE = Path(sys.executable).parent / "warehouse"
 

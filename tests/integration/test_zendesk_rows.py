@@ -167,8 +167,9 @@ def test_a_new_field_that_looks_personal_is_redacted_with_one_finding_until_the_
     name = f"field_{field}_mobile_phone"
     assert ask(f"SELECT {name}_redacted FROM raw_zendesk.tickets") == [("[redacted]",)]
     assert ask(f"SELECT value FROM raw_zendesk.ticket_field_history WHERE field_id = {field}") == [("[redacted]",)]
-    text = policy.POLICY_FILE.read_text().replace("  zendesk.tickets:\n", f"  zendesk.tickets:\n    {name}: {{class: phone, action: mask}}\n")
-    (tmp_path / "policy.yaml").write_text(text)
+    subjects, columns, text = policy.POLICY_FILE.read_text().partition("\ncolumns:\n")
+    text = text.replace("  zendesk.tickets:\n", f"  zendesk.tickets:\n    {name}: {{class: phone, action: mask}}\n")
+    (tmp_path / "policy.yaml").write_text(subjects + columns + text)
     monkeypatch.setattr(policy, "POLICY_FILE", tmp_path / "policy.yaml")
     world.account.set_field(ticket, field, "0170 7654321")
     world.later(hours=1)

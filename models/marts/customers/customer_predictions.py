@@ -67,7 +67,10 @@ from macros.customer_base import fingerprint, predictions
     ],
 )
 def execute(context: Any, start: Any, **kwargs: Any) -> Any:
-    """The rows; none at all, which leaves the table as it is, where it was made from the same orders with the same settings."""
+    """The rows; none at all, which leaves the table as it is, where it was made from the same orders with the same settings.
+
+    SQLMesh takes no table without rows from Python, so where there are no customers any more what is held is taken out here.
+    """
     settings = {
         "prediction_days": context.var("prediction_days"),
         "minimum_customers": context.var("prediction_minimum_customers"),
@@ -80,6 +83,9 @@ def execute(context: Any, start: Any, **kwargs: Any) -> Any:
     inputs_hash = fingerprint(customers, settings)
     snapshot = kwargs.get("snapshot")
     is_from_the_start = start.year == 1970  # `start` in config.yaml: the first build, or one that was asked for
+    if customers.empty and snapshot is not None:
+        context.engine_adapter.delete_from(snapshot.table_name(), "TRUE")
+        return
     if snapshot is None or is_from_the_start or not _is_held(context, snapshot.table_name(), inputs_hash, len(customers)):
         yield predictions(customers, inputs_hash, **settings)
 
