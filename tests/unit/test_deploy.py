@@ -180,7 +180,7 @@ def test_what_the_image_runs_needs_no_tool_of_the_developers(setting: Callable[[
     needed = _needed_by_the_house()
     owners = metadata.packages_distributions()
     refused = sorted(module for module, of in owners.items() if not needed & {canonicalize_name(name) for name in of})
-    assert {"pytest", "moto", "lifetimes"} <= set(refused)
+    assert {"pytest", "hypothesis", "lifetimes"} <= set(refused)
     for name, value in {"URL": "s3://bucket", "ENDPOINT_URL": "http://127.0.0.1:1", "ACCESS_KEY_ID": "key", "SECRET_ACCESS_KEY": "secret"}.items():
         setting(f"SOURCES__STRIPE__SPOOL__{name}", value)
     own = {path.name for path in ROOT.iterdir() if path.is_dir()}
