@@ -1,6 +1,6 @@
 """A store: one bucket of an S3 service, where an object is written once, read back whole, and locked.
 
-The only user of boto3. Nothing is ever overwritten, so the first version of a key is the true one: whatever lies above it, a
+Nothing is ever overwritten, so the first version of a key is the true one: whatever lies above it, a
 delete marker or other bytes, was put there by somebody else, and is passed over by every reader.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from backup.policy import StoreDeclaration, StoreName
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError, scrub
+from warehouse.object_store import connect
 from warehouse.settings import StoreCredentials, settings
 
 if TYPE_CHECKING:
@@ -77,26 +78,10 @@ class Store:
     @cached_property
     def client(self) -> "S3Client":
         """boto3's client; for uploads and readers."""
-        import boto3
-        from botocore.config import Config
-
         key, secret = self._access.access_key_id, self._access.secret_access_key
         if not self.bucket or key is None or secret is None:
             raise UsageError(f"store {self.name} is not configured.", mend="docs/how-to/back-up.md says what it needs")
-        return boto3.client(
-            "s3",
-            endpoint_url=self.declared.endpoint,
-            region_name=self.declared.region,
-            aws_access_key_id=key.get_secret_value(),
-            aws_secret_access_key=secret.get_secret_value(),
-            config=Config(
-                connect_timeout=10,
-                read_timeout=60,
-                max_pool_connections=IN_FLIGHT + 2,
-                retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
-                s3={"addressing_style": "path" if self.declared.endpoint else "auto"},
-            ),
-        )
+        return connect(self.declared.endpoint, self.declared.region, key, secret, connect_seconds=10, answer_seconds=60, tries=ATTEMPTS)
 
     def full_key(self, key: str) -> str:
         """A key with the store's prefix."""
