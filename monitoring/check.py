@@ -35,6 +35,7 @@ def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) ->
             freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
             left_out=left_out,
         )
-        for look in (check_completeness, check_newest, check_anomalies):
+        found += check_completeness(connection, expectations, now, left_out)
+        for look in (check_newest, check_anomalies):
             found += look(connection, expectations, now)
         return found

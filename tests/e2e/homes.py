@@ -67,9 +67,10 @@ class Home:
         cost = Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
         return Ran(process.returncode, out.read_text(), err.read_text()), cost
 
-    def runs(self, limit: int = 10) -> list[dict[str, Any]]:
-        """The last runs as `warehouse status` tells them, newest first."""
-        ran = self.warehouse("status", "--json", "--runs", str(limit))
+    def runs(self, limit: int = 10, forks: "Forks | None" = None) -> list[dict[str, Any]]:
+        """The last runs as `warehouse status` tells them, newest first; asked in one of the `forks` where they are there."""
+        asked = ("status", "--json", "--runs", str(limit))
+        ran = forks.warehouse(self, *asked) if forks else self.warehouse(*asked)
         assert ran.code == 0, ran.err
         runs: list[dict[str, Any]] = json.loads(ran.out)["runs"]
         return runs
