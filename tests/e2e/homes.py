@@ -88,14 +88,17 @@ def copy_checkout(target: Path) -> Path:
 
 
 @contextmanager
-def company_of(server: Server, name: str, template: str = DATABASE) -> Iterator[Company]:
-    """A copy of the company (or of another database), dropped afterwards."""
+def company_of(server: Server, name: str, template: str = DATABASE, *, users: int | None = None) -> Iterator[Company]:
+    """A copy of the company (or of another database), dropped afterwards; with `users` of its first users and their orders alone."""
     with closing(psycopg2.connect(server.url())) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{OWNER}"')
             cursor.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{READER}"')
-            yield Company(server, name)
+            company = Company(server, name)
+            if users is not None:
+                company.execute(f"DELETE FROM shop.orders WHERE user_id > {users}", f"DELETE FROM shop.users WHERE id > {users}")
+            yield company
             cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 

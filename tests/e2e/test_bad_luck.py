@@ -77,7 +77,7 @@ class Lucky:
 
 @contextmanager
 def _lucky(server: Server, forks: Forks, name: str, folder: Path) -> Iterator[Lucky]:
-    with company_of(server, f"{name}_{os.getpid()}") as company:
+    with company_of(server, f"{name}_{os.getpid()}", users=4_000) as company:
         people = company.rows("SELECT email, phone, ssn FROM shop.users ORDER BY id LIMIT 500")
         secrets = [KEY, server.password("warehouse_reader"), server.password("company"), WRONG_PASSWORD, "@example"]
         home = Home(folder / "warehouse", company)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("killed")  # they share a prepared home
 SHORT = 3
 TRIALS = int(os.environ.get("WAREHOUSE_TRIALS", SHORT))
 SEED = 19_970_101
-USERS = 23_570
+USERS = 23_570 if TRIALS > SHORT else 4_000
 EDITED_USERS = 20
 OF_THE_MACHINE = (
     "dlt",
@@ -114,7 +114,7 @@ class Prepared:
 def prepared(company_server: Server, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     """Two runs, so that a third looks back over rows that the second has loaded; then 340 orders and 20 users to load."""
     folder = tmp_path_factory.mktemp("killed")
-    with company_of(company_server, f"killed_{os.getpid()}") as company:
+    with company_of(company_server, f"killed_{os.getpid()}", users=USERS) as company:
         home = Home(folder / "warehouse", company)
         _good_run(forks, home)
         act(company.owner_url, place=10, edit=50, seed=1)
@@ -165,7 +165,7 @@ def test_runs_killed_at_random_moments_while_the_company_trades_lose_and_double_
     company_server: Server, forks: Forks, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     kills, versions = 0, USERS
-    with company_of(company_server, f"random_{os.getpid()}") as company:
+    with company_of(company_server, f"random_{os.getpid()}", users=USERS) as company:
         home = Home(tmp_path / "warehouse", company)
         _good_run(forks, home)
         act(company.owner_url, place=1, edit=1, seed=SEED)
