@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 from backup import manifest, snapshot
+from backup.archive import copies_of
 from backup.export import restore_export
 from backup.manifest import Drill
 from backup.policy import Kind, StoreName
+from backup.prices import needs_thaw
 from backup.restore import Choice, Restored, restore_warehouse
+from backup.restore_archive import restore_archive
 from backup.restore_postgres import drop, given_target, renamed, restore_postgres
 from backup.snapshot import Metric
-from backup.store import Store, StoreFailed
+from backup.store import Store, StoreFailed, stores
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError, scrub
 
@@ -75,12 +78,45 @@ def drill_postgres(seed: int, only: StoreName | None = None) -> list[Drill]:
     return _drills("postgres", restored, seed, only)
 
 
-def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None) -> list[Drill]:
+def drill_archive(what: Kind, seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for the archives. Of one that must be thawed, one that chance chooses is asked for; called again, the drill goes on with it.
+
+    Raises:
+        ComeBack: it thaws; nothing is wrong.
+    """
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        into = snapshot.folder() / f"drill_{what}" / backup
+        for left in into.parent.glob("*"):
+            if left.name != f".{backup}.download":
+                shutil.rmtree(left, ignore_errors=True)
+        copies = [copy for copy in copies_of(backup, only)[0] if copy.kind == what]
+        yield restore_archive(copies, into)
+        shutil.rmtree(into.parent, ignore_errors=True)  # what was downloaded stays when it fails, and is not downloaded twice
+
+    return _drills(what, restored, seed, only, _thawing(what, only))
+
+
+def _thawing(what: Kind, only: StoreName | None) -> list[str]:
+    """The backups of which something was asked for; none where nothing has to be."""
+    found = []
+    for name, store in stores(what).items():
+        if only in (None, name):
+            held = store.held(f"{what}/packs/")
+            found += [key for key, one in held.items() if needs_thaw(one.storage_class) and store.head(one).state in ("thawing", "open")]
+    return sorted(key.rpartition("/")[2].rpartition("-")[0] for key in found)
+
+
+def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None, thawing: Sequence[str] = ()) -> list[Drill]:
+    """Args: thawing: backups of which one is drilled instead of the newest and another: it was paid for."""
     choice = Choice(what, only)
     ids = choice.ids()
     if not ids:
         raise UsageError(f"there is no backup of {what} to drill.", mend=f"`warehouse backup run {what}` takes one")
     chosen = [ids[-1], *random.Random(seed).sample(ids[:-1], min(1, len(ids) - 1))]  # noqa: S311 - a choice that is repeated, no secret
+    if what == "deep_archive":  # one is asked for, and the same again when it has thawed
+        chosen = [one for one in ids if one in thawing][-1:] or [random.Random(seed).choice(ids)]  # noqa: S311
     point = (clock.now() - manifest.time_of(ids[-1])).total_seconds()
     done = [_drill(what, choice, backup, restored, point) for backup in chosen]
     for place in choice.places:
@@ -106,7 +142,7 @@ def _drill(what: Kind, choice: Choice, backup: str, restored: _Restores, point: 
 def _keep(store: Store, drill: Drill) -> None:
     """Best effort: what a drill found is told in any case, and in the ledger."""
     try:
-        store.put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}.drill", manifest.encode(drill))
+        store.at_once().put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}.drill", manifest.encode(drill))
     except StoreFailed:
         return
 

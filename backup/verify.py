@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from backup import manifest, pack
+from backup.archive import lock_problems
 from backup.encryption import Damaged
 from backup.manifest import Manifest, Pack
-from backup.policy import Kind, configured
+from backup.policy import ARCHIVES, Kind
+from backup.prices import needs_thaw
 from backup.store import Held, Store, StoreFailed, stores
 from warehouse.console import progress, tell
 
@@ -22,12 +24,13 @@ class Problem:
 
 @dataclass
 class Verified:
-    """What was read back, and what is wrong."""
+    """What was read back, and what is wrong. `frozen` objects were looked at, not read: they must be thawed before."""
 
     backups: int
     objects: int
     bytes: int
     problems: list[Problem]
+    frozen: int = 0
 
 
 def verify(what: Kind, *, everything: bool, only: Sequence[str] = ()) -> Verified:
@@ -41,11 +44,10 @@ def verify(what: Kind, *, everything: bool, only: Sequence[str] = ()) -> Verifie
         UsageError: backups are not configured.
     """
     found = Verified(0, 0, 0, [])
-    places = stores()
-    for name in configured().data[what].stores:
+    for name, store in stores(what).items():
         if not only or name in only:
             try:
-                _verify_store(places[name], what, everything, found)
+                _verify_store(store, what, everything, found)
             except StoreFailed as error:
                 found.problems.append(Problem(name, "", error.what))
     return found
@@ -69,6 +71,8 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
             break
     found.backups += len(backups)
     newest = {one.key: (one, backup.id) for backup in reversed(backups) for one in backup.packs}
+    if what in ARCHIVES:
+        found.problems += [Problem(store.name, backup, said) for backup, said in lock_problems(store, backups, packs)]
     if what == "postgres_base":
         newest |= _log(store, packs, found)
     with progress(f"store {store.name}: reading back", sum(one.bytes for one, _ in newest.values()), of_bytes=True) as advance:
@@ -77,6 +81,10 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
             try:
                 if key not in packs:
                     raise StoreFailed(f"store {store.name}: the object {key} is missing.")
+                if not _can_be_read(store, packs[key]):
+                    found.frozen += 1
+                    _require_size(store, one, packs[key])
+                    continue
                 pack.verify(one, packs[key], store, advance)
                 if (index := manifest.index_key(key)) in packs:
                     manifest.read_index(store, packs[index])
@@ -85,6 +93,16 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
                 found.problems.append(Problem(store.name, backup, error.what))
             found.objects += 1
             found.bytes += one.bytes
+
+
+def _can_be_read(store: Store, held: Held) -> bool:
+    return not needs_thaw(held.storage_class) or store.head(held).state == "open"
+
+
+def _require_size(store: Store, one: Pack, held: Held) -> None:
+    """What cannot be read now is looked at: it was written part by part with its SHA-256, and is read by the drill."""
+    if held.bytes != one.bytes:
+        raise Damaged(f"store {store.name}: {one.key} has {held.bytes:,} bytes, {one.bytes:,} were written.", store=store.name)
 
 
 def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tuple[Pack, str]]:
@@ -113,7 +131,7 @@ def uncover(what: Kind) -> list[tuple[str, str]]:
         StoreFailed: a store cannot be reached, or something over an object is locked: readers pass it over all the same.
     """
     done: list[tuple[str, str]] = []
-    for store in stores().values():
+    for store in stores(what).values():
         for held in hidden(manifest.listed(store, what), store.held(f"{what}/packs/")):
             store.uncover(held)
             done.append((store.name, held.key))

@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 
 from backup import manifest
 from backup.drill import last_drills
+from backup.duration import described
 from backup.encryption import Damaged
 from backup.manifest import Drill
 from backup.plan import Kept, kept
-from backup.policy import DataDeclaration, Kind, configured, described
+from backup.policy import DataDeclaration, Kind, configured
 from backup.store import StoreFailed, stores
 from warehouse import clock
 
@@ -62,7 +63,7 @@ def _drills(what: Kind, data: DataDeclaration, held: list[Kept]) -> list[Watched
     for one in held:
         if not one.failed:
             try:
-                drills += last_drills(stores()[one.store], what)  # type: ignore[index]  # the policy's own names
+                drills += last_drills(stores(what)[one.store], what)  # type: ignore[index]  # the policy's own names
             except (StoreFailed, Damaged):
                 continue  # the other store has them too; its age is watched above
     drills.sort(key=lambda drill: drill.at, reverse=True)

@@ -48,7 +48,7 @@ class PrivacySettings(BaseModel):
 
 
 class StoreCredentials(BaseModel):
-    """The key of one of the two stores of backups; what it may do is said in docs/how-to/back-up.md."""
+    """The key of one of the stores of backups; what it may do is said in docs/how-to/back-up.md."""
 
     model_config = ConfigDict(extra="forbid")
     access_key_id: SecretStr | None = None
@@ -71,6 +71,7 @@ class BackupSettings(BaseModel):
     policy: Path = Path("backup/policy.yaml")
     a: StoreCredentials = StoreCredentials()
     b: StoreCredentials = StoreCredentials()
+    c: StoreCredentials = StoreCredentials()
     identities: SecretStr | None = None
     postgres: SecretStr | None = None
     postgres_target: SecretStr | None = None
@@ -81,7 +82,7 @@ class BackupSettings(BaseModel):
             self.identities,
             self.postgres,
             self.postgres_target,
-            *(part for store in (self.a, self.b) for part in (store.access_key_id, store.secret_access_key)),
+            *(part for store in (self.a, self.b, self.c) for part in (store.access_key_id, store.secret_access_key)),
         )
         found = [line for secret in given if secret for line in secret.get_secret_value().splitlines()]
         return [line.strip() for line in found if len(line.strip()) > 3]

@@ -104,6 +104,7 @@ class Backups:
         self.servers = {"a": a, "b": b}
         self.prefix = f"test-{secrets.token_hex(4)}"
         self.buckets = {"a": "region-a", "b": "region-b"}
+        self.third = ""
         self.file = folder / "policy.yaml"
         self.settings = {
             "BACKUP__POLICY": str(self.file),
@@ -125,6 +126,7 @@ class Backups:
                 f"prefix: {self.prefix}, medium: object storage, site: region {name}, usd_per_gb_month: 0.02, {lock}}}"
                 for name, server in self.servers.items()
             ),
+            *([f"  c: {self.third}"] if self.third else []),
             "data:",
             *(f"  {kind}: {given}" for kind, given in (data or {"warehouse": "{every: 1d, keep: 30d, stores: [a, b]}"}).items()),
         ]
