@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, erasures, files
+from privacy import audit, erasures, files, vault_keys
 from privacy.policy import policy
 from privacy.subjects import Subject, bind_tags, resolve, tag
 from warehouse import clock, storage
@@ -100,6 +100,9 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
         with run.step("erase", "landing zone") as step:
             places["landing zone"] = files.erase_landing(connection, settings().landing)
             step.rows_out = sum(places["landing zone"].values())
+        with run.step("erase", "vault") as step:
+            step.rows_out = vault_keys.destroy(erasures.tags())
+            places["vault"] = {"keys": step.rows_out} if step.rows_out else {}
         with run.step("erase", "built tables") as step:
             is_built = files.has_built(connection)
             places["built tables"] = files.erase_built(connection)
@@ -119,7 +122,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     for unfinished in [*resumed, *([] if number in resumed else [number])]:
         erasures.finish(unfinished)
     certificate.seal = _seal(certificate)
-    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal)
+    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal, keys_destroyed=places["vault"].get("keys", 0))
     write_atomically(certificate_file(number), certificate.as_json() + "\n", mode=0o600)
     if failure is not None:
         raise failure

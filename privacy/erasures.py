@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from privacy import vault_keys
 from privacy.chain import Chain
 from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
 from privacy.subjects import bind_tags
@@ -82,6 +83,7 @@ def learn(learned: Iterable[tuple[str, str]]) -> None:
         by_time.setdefault(at, []).append(tag)
     for at, found in by_time.items():
         ledger().append({"event": _LEARNED, "at": at, "key_id": settings().privacy.hmac_key_id, "tags": sorted(found)})
+        vault_keys.destroy((tag, at) for tag in found)
 
 
 def finish(number: int) -> None:
@@ -217,6 +219,7 @@ def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_
         )
     if not bind(connection):
         return Replayed(position=found)
+    vault_keys.destroy(tags())
     rows = erase_raw(connection) | erase_built(connection)
     if landing is not None:
         rows |= erase_landing(connection, landing)

@@ -105,6 +105,13 @@ class RetentionRule(BaseModel):
     days: Annotated[int, Field(ge=1)]
 
 
+class VaultRule(BaseModel):
+    """Who may read what is sealed, each as the audit trail calls them: a user of the machine, or `github:<name>`."""
+
+    model_config = ConfigDict(extra="forbid")
+    readers: list[Annotated[str, Field(min_length=1)]] = []
+
+
 class Policy(BaseModel):
     """The whole policy: `<source>.<table>` -> column -> rule.
 
@@ -114,6 +121,7 @@ class Policy(BaseModel):
         subjects: `<source>.<table>` -> whose its rows are.
         forget_in_trees: keys whose values go from JSON trees of erased persons, at any depth.
         retention: `<source>.<table>` -> how long its rows are kept; tables that are not listed keep them for good.
+        vault: who may read what is sealed.
         carried: column of built tables -> kind of person whose key it holds; `any` for a key that begins with its kind.
         histories: built tables that cannot be made anew from their input; rows of erased persons are taken out of them.
     """
@@ -125,6 +133,7 @@ class Policy(BaseModel):
     subjects: dict[str, SubjectRule] = {}
     forget_in_trees: list[str] = []
     retention: dict[str, RetentionRule] = {}
+    vault: VaultRule = VaultRule()
     carried: dict[str, str] = {}
     histories: list[str] = []
 

@@ -31,6 +31,8 @@ class PrivacySettings(BaseModel):
     Attributes:
         erasures: folder of the ledger of erasures and the audit trail; outside of what backups restore.
         anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
+        vault: file with the keys of persons (docs/how-to/vault.md); outside of what backups keep.
+        vault_key: what wraps those keys; it is given to who may read what is sealed, and to loads that seal.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,8 +40,10 @@ class PrivacySettings(BaseModel):
     hmac_key_id: str = "k1"
     erasures: Path | None = None
     anchors: Path | None = None
+    vault: Path | None = None
+    vault_key: SecretStr | None = None
 
-    @field_validator("hmac_key")
+    @field_validator("hmac_key", "vault_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and 0 < len(value.get_secret_value()) < MINIMUM_KEY_LENGTH:
@@ -169,6 +173,25 @@ class Settings(SourceAccess, BaseSettings):
         """Where the heads of those records are noted."""
         return self.privacy.anchors or self.erasures
 
+    @property
+    def vault_file(self) -> Path:
+        """The keys under which personal data of the vault is sealed; an SQLite file of its own."""
+        return self.privacy.vault or self.home / "vault" / "keys.sqlite"
+
+    def vault_key(self) -> bytes:
+        """The master key of the vault.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        given = self.privacy.vault_key
+        if given is None or not given.get_secret_value():
+            raise UsageError(
+                "PRIVACY__VAULT_KEY is not set: nothing can be sealed in the vault or read from it.",
+                mend="`openssl rand -hex 32` makes one; keep a copy where your other secrets are, apart from the vault's own",
+            )
+        return given.get_secret_value().encode()
+
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
 
@@ -244,7 +267,8 @@ def _given_secrets() -> list[str]:
             for name, value in os.environ.items()
             if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET", "SMTP_URL", "HEARTBEAT_URL"))
         ]
-    given = [secret.get_secret_value() for secret in (now.motherduck_token, now.state_credentials, now.privacy.hmac_key) if secret is not None]
+    own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key)
+    given = [secret.get_secret_value() for secret in own if secret is not None]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
