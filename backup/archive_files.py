@@ -5,7 +5,7 @@ Whoever opens it in seven years has neither this project nor its people: `README
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +18,7 @@ from backup.export import copy_out, described_file, path_of, readable, relations
 from backup.manifest import Table
 from backup.pack import Source
 from backup.personal import personal
+from privacy.rows import is_of_persons
 from warehouse import clock, storage
 from warehouse.console import progress, tell
 from warehouse.files import sha256
@@ -68,15 +69,17 @@ class Written:
 
 
 @contextmanager
-def written(patience: float, seal: "Callable[[DuckDBPyConnection], Seal | None] | None" = None) -> Iterator[Written]:
+def written(patience: float) -> Iterator[Written]:
     """Write the files aside, from the warehouse and its state at one instant; they are gone when this is left.
+
+    What is personal is sealed where there is a vault (PRIVACY__VAULT_KEY); without one it is left out.
 
     Args:
         patience: seconds to wait for the writer to end.
-        seal: gives what seals personal columns; without it they are left out.
 
     Raises:
-        LeaseHeld: somebody wrote all the time. StepFailed: something cannot be read, or the disk is full.
+        LeaseHeld: somebody wrote all the time. UsageError: the vault's key is not the vault's.
+        StepFailed: something cannot be read, or the disk is full.
     """
     folder = snapshot.folder() / "staging"
     shutil.rmtree(folder, ignore_errors=True)
@@ -85,7 +88,7 @@ def written(patience: float, seal: "Callable[[DuckDBPyConnection], Seal | None] 
         made, schema = Written(clock.now()), {}
         state = settings().state_file
         with readable(folder, patience, [state]) as connection:
-            sealing = seal(connection) if seal else None
+            sealing = _sealing(connection)
             made.personal = "sealed" if sealing else "dropped"
             named = relations(connection)
             with progress("writing tables", len(named)) as advance:
@@ -104,6 +107,13 @@ def written(patience: float, seal: "Callable[[DuckDBPyConnection], Seal | None] 
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _sealing(connection: "DuckDBPyConnection") -> Seal | None:
+    from privacy.vault import Sealer
+
+    key = settings().privacy.vault_key
+    return Sealer(connection).seal if key and key.get_secret_value() else None
+
+
 def _add(made: Written, folder: Path, relation: tuple[str, str]) -> None:
     table, source = described_file(folder, path_of(*relation))
     made.tables[".".join(relation)] = table
@@ -117,8 +127,8 @@ def _table(connection: "DuckDBPyConnection", folder: Path, relation: tuple[str, 
     columns = {row[0]: row[1] for row in connection.execute(f"DESCRIBE SELECT * FROM {name}").fetchall()}
     dropped, file = personal(schema, table, columns), folder / path_of(schema, table)
     sealed: set[str] = set()
-    if seal and dropped and schema.startswith("raw_"):
-        sealed = _write_sealed(connection, name, file, relation, seal, dropped)
+    if seal and schema.startswith("raw_") and is_of_persons(schema.removeprefix("raw_"), table):
+        sealed = _write_sealed(connection, columns, file, relation, seal, dropped)
         dropped -= sealed
     else:
         kept = [column for column in columns if column not in dropped]
@@ -127,21 +137,26 @@ def _table(connection: "DuckDBPyConnection", folder: Path, relation: tuple[str, 
     return {"columns": columns, "sealed": sorted(sealed), "dropped": sorted(dropped)}
 
 
-def _write_sealed(connection: "DuckDBPyConnection", name: str, file: Path, relation: tuple[str, str], seal: Seal, personal: set[str]) -> set[str]:
+def _write_sealed(
+    connection: "DuckDBPyConnection", columns: Mapping[str, str], file: Path, relation: tuple[str, str], seal: Seal, personal: set[str]
+) -> set[str]:
     """Write a raw table with what is personal sealed, in bounded memory; returns the columns that are. What is left in clear of them is not written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from privacy.vault import SUFFIX
+
     schema, table = relation
     file.parent.mkdir(exist_ok=True, parents=True)
-    reader = connection.cursor().execute(f"SELECT * FROM {name}").to_arrow_reader(_ROWS)
+    chosen = ", ".join(_sealable(name, kind) if name in personal else quoted(name) for name, kind in columns.items())
+    reader = connection.cursor().execute(f"SELECT {chosen} FROM {quoted(schema)}.{quoted(table)}").to_arrow_reader(_ROWS)
     empty = pa.Table.from_batches([], reader.schema)
     done: set[str] = set()
     writer: pq.ParquetWriter | None = None
     try:
         for rows in chain([empty], (pa.Table.from_batches([batch]) for batch in reader)):
             closed = seal(rows, schema.removeprefix("raw_"), table)
-            done |= {column for column in personal if f"{column}_sealed" in closed.column_names}
+            done |= {column for column in columns if f"{column}{SUFFIX}" in closed.column_names}
             closed = closed.drop_columns([column for column in closed.column_names if column in personal])
             writer = writer or pq.ParquetWriter(file, closed.schema, compression="zstd", version="2.6")
             writer.write_table(closed.cast(writer.schema))
@@ -149,6 +164,13 @@ def _write_sealed(connection: "DuckDBPyConnection", name: str, file: Path, relat
         if writer is not None:
             writer.close()
     return done
+
+
+def _sealable(name: str, kind: str) -> str:
+    """SQL for a column in a type that can be sealed: what is nested as JSON, what is rare as text."""
+    if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
+        return f"to_json({quoted(name)})::VARCHAR AS {quoted(name)}"
+    return f"{quoted(name)}::VARCHAR AS {quoted(name)}" if kind.startswith(("ENUM", "INTERVAL", "BIT", "UUID", "JSON")) else quoted(name)
 
 
 def _state(made: Written, folder: Path, database: Path) -> dict[str, Any]:

@@ -23,6 +23,9 @@ from backup.retention import delete_superfluous
 from backup.store import Forbidden, stores
 from backup.verify import verify
 from cli.main import cli
+from privacy import audit, subjects
+from privacy.policy import VaultRule, policy
+from privacy.vault import Sealer, destroy
 from warehouse import storage
 from warehouse.errors import StepFailed, UsageError, WarehouseError
 
@@ -87,6 +90,30 @@ def test_what_is_personal_is_not_in_it_and_the_manifest_says_so(filled: Path, tm
     said = json.loads((into / "schema.json").read_text())
     assert said["tables"]["marts.customers"]["dropped"] == ["billing_email_hash", "customer_key", "first_name"]
     assert "not in it" in (into / "README.md").read_text()
+
+
+def test_with_a_vault_what_is_personal_is_sealed_and_goes_with_the_person_s_key(
+    filled: Path, tmp_path: Path, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting("PRIVACY__VAULT_KEY", "the master key of a test, longer than thirty-two")
+    monkeypatch.setattr(policy(), "vault", VaultRule(readers=[audit.who()]))
+    with storage.open_warehouse() as connection:
+        connection.execute("CREATE TABLE raw_postgres.users (id BIGINT, email_hash VARCHAR, created_at TIMESTAMPTZ, tags VARCHAR[])")
+        connection.execute("INSERT INTO raw_postgres.users VALUES (1, repeat('a', 64), TIMESTAMPTZ '2026-01-01', ['x', 'y']), (2, repeat('b', 64), NULL, NULL)")
+        connection.execute("CREATE TABLE marts.customers AS SELECT 1 AS orders, 'postgres:1' AS customer_key")
+    taken = take_archive(0)
+    assert taken.backup.personal == "sealed"
+    into = _restore(taken.backup.id, tmp_path / "back")
+    assert pq.read_schema(into / "marts" / "customers.parquet").names == ["orders"], "what no key of a person could take away is not in it"
+    held = pq.read_table(into / "raw_postgres" / "users.parquet")
+    assert held.column_names == ["id_sealed", "email_hash_sealed", "created_at", "tags_sealed"]
+    assert b"aaaaaaaa" not in (into / "raw_postgres" / "users.parquet").read_bytes()
+    with storage.scratch() as connection:
+        sealer = Sealer(connection)
+        opened = sealer.unseal(held, "postgres", "users", purpose="a test").select(["id", "email_hash", "tags"]).to_pylist()
+        assert opened == [{"id": 1, "email_hash": "a" * 64, "tags": '["x","y"]'}, {"id": 2, "email_hash": "b" * 64, "tags": None}]
+        destroy([(subjects.tag("postgres", "1"), datetime.now(UTC).isoformat())])
+        assert sealer.unseal(held, "postgres", "users", purpose="a test").column("id").to_pylist() == [None, 2]
 
 
 def test_it_is_locked_for_all_its_years_when_it_was_proved_and_not_before(
