@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 README, SCHEMA = "README.md", "schema.json"
-STATE, INVENTORY = "sqlmesh_state", "landing.packages"
+STATE, INVENTORY = "sqlmesh_state", ("landing", "packages")
 _ROWS = 100_000
 _BATCH = 5_000
 
@@ -100,7 +100,7 @@ def written(patience: float) -> Iterator[Written]:
         if (folder / state.name).exists():
             schema |= _state(made, folder, folder / state.name)
         _inventory(made, folder)
-        schema[INVENTORY] = {"columns": None, "what": "packages of the landing zone"}
+        schema[".".join(INVENTORY)] = {"columns": None, "what": "packages of the landing zone"}
         _page(made, folder, schema)
         yield made
     finally:
@@ -199,7 +199,7 @@ def _inventory(made: Written, folder: Path) -> None:
         ("source", pa.string()), ("table", pa.string()), ("load_id", pa.string()), ("file", pa.string()), ("rows", pa.int64()), ("bytes", pa.int64()),
         ("sha256", pa.string()), ("written_at", pa.string()), ("is_loaded", pa.bool_()),
     ])  # fmt: skip
-    landing, file = settings().landing, folder / path_of(*INVENTORY.split("."))
+    landing, file = settings().landing, folder / path_of(*INVENTORY)
     file.parent.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(file, columns, compression="zstd") as writer, progress("listing the landing zone") as advance:
         rows: list[dict[str, Any]] = []
@@ -210,7 +210,7 @@ def _inventory(made: Written, folder: Path) -> None:
                 advance(len(rows))
                 rows = []
         writer.write_table(pa.Table.from_pylist(rows, columns))
-    _add(made, folder, tuple(INVENTORY.split(".")))  # type: ignore[arg-type]  # two words
+    _add(made, folder, INVENTORY)
 
 
 def _package(path: Path) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None, 
         raise UsageError(f"there is no backup of {what} to drill.", mend=f"`warehouse backup run {what}` takes one")
     chosen = [ids[-1], *random.Random(seed).sample(ids[:-1], min(1, len(ids) - 1))]  # noqa: S311 - a choice that is repeated, no secret
     if what == "deep_archive":  # one is asked for, and the same again when it has thawed
-        chosen = [one for one in ids if one in thawing][-1:] or [random.Random(seed).choice(ids)]  # noqa: S311
+        chosen = [one for one in ids if one in thawing][-1:] or [random.Random(seed).choice(ids)]  # noqa: S311 - a choice that is repeated, no secret
     point = (clock.now() - manifest.time_of(ids[-1])).total_seconds()
     done = [_drill(what, choice, backup, restored, point) for backup in chosen]
     for place in choice.places:

@@ -89,7 +89,8 @@ def test_asking_for_what_somebody_else_asked_for_is_no_error(deep: str, monkeypa
     copy = _copy(deep)
 
     def refuses(**given: Any) -> None:
-        raise ClientError({"Error": {"Code": "RestoreAlreadyInProgress"}, "ResponseMetadata": {"HTTPStatusCode": 409}}, "RestoreObject")  # type: ignore[typeddict-item]
+        answer: Any = {"Error": {"Code": "RestoreAlreadyInProgress"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
+        raise ClientError(answer, "RestoreObject")
 
     monkeypatch.setattr(copy.store.client, "restore_object", refuses)
     assert thaw.ask(copy.store, copy.objects[0], Thaw()) is False
