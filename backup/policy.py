@@ -17,15 +17,15 @@ COPIES, MEDIA = 3, 2
 _MINIMUM_DAYS = {"STANDARD_IA": 30, "ONEZONE_IA": 30, "GLACIER_IR": 90, "GLACIER": 90, "DEEP_ARCHIVE": 180}
 """The days that AWS charges at the least for an object of a storage class."""
 _NEEDS_A_THAW = ("GLACIER", "DEEP_ARCHIVE")
-_UNITS = {"h": "hours", "d": "days"}
+_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
 def _duration(value: object) -> object:
     if isinstance(value, timedelta):
         return value
-    found = re.fullmatch(r"([1-9]\d*)\s*([hd])", str(value).strip())
+    found = re.fullmatch(r"([1-9]\d*)\s*([mhd])", str(value).strip())
     if not found:
-        raise ValueError("a duration is a whole number and one of h, d, for example 6h or 30d")
+        raise ValueError("a duration is a whole number and one of m, h, d, for example 15m, 6h or 30d")
     return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
 
 
@@ -63,12 +63,20 @@ class StoreDeclaration(Place):
 
 
 class DataDeclaration(_Declared):
-    """How one kind of data is kept. What is older than `keep`, counted from the newest backup, is superfluous."""
+    """How one kind of data is kept. What is older than `keep`, counted from the newest backup, is superfluous.
+
+    Attributes:
+        drill_every: how often a backup is restored to see whether it can be. alone_every: the same from the last store alone, as
+            if the others were lost.
+        log_within: how old what the stores hold of a server's log may be; for base backups.
+    """
 
     every: Duration
     keep: Duration
     stores: Annotated[tuple[StoreName, ...], Field(min_length=1)]
     drill_every: Duration = timedelta(days=7)
+    alone_every: Duration = timedelta(days=35)
+    log_within: Duration = timedelta(minutes=15)
 
     @model_validator(mode="after")
     def _keeps_several(self) -> "DataDeclaration":
@@ -151,17 +159,22 @@ def is_configured() -> bool:
     return policy().is_configured and access.a.is_given and access.b.is_given
 
 
-def configured() -> Policy:
+def configured(only: StoreName | None = None) -> Policy:
     """The policy, when all is there that a backup needs.
+
+    Args:
+        only: the one store that is needed, where the others are lost.
 
     Raises:
         UsageError: something is missing; it is named.
     """
     now, access = policy(), settings().backup
-    missing = [f"stores.{name}.bucket" for name, store in now.stores.items() if not store.bucket]
+    missing = [f"stores.{name}.bucket" for name, store in now.stores.items() if not store.bucket and only in (None, name)]
     missing += [] if now.recipients else ["recipients"]
     missing = [f"{one} in {settings().backup.policy}" for one in missing]
-    missing += [f"BACKUP__{name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY" for name in ("a", "b") if not getattr(access, name).is_given]
+    missing += [
+        f"BACKUP__{name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY" for name in ("a", "b") if only in (None, name) and not getattr(access, name).is_given
+    ]
     if missing:
         raise UsageError(f"backups are not configured: {', '.join(missing)} not set.", mend="docs/how-to/back-up.md says how")
     return now
@@ -169,5 +182,7 @@ def configured() -> Policy:
 
 def described(duration: timedelta) -> str:
     """A duration as the policy writes it."""
+    if duration % timedelta(hours=1):
+        return f"{duration // timedelta(minutes=1)}m"
     hours: Any = duration // timedelta(hours=1)
     return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"

@@ -15,7 +15,7 @@ from backup import snapshot
 from backup.encryption import identities
 from backup.manifest import Manifest
 from backup.postgres import DUMP, GLOBALS, connected, environment, fingerprints, program, target
-from backup.restore import Choice, Restored, unpack_all
+from backup.restore import Choice, Restored, require_room, unpack_all
 from warehouse.connection_string import parameters
 from warehouse.console import progress
 from warehouse.errors import StepFailed, UsageError, scrub
@@ -70,6 +70,7 @@ def restore_postgres(choice: Choice, backup: str, text: str, replay: Replay | No
         if _asked(server, "SELECT 1 FROM pg_database WHERE datname = %s", name):
             what = f"there is a database {name} on that server: a backup is only restored into a fresh place."
             raise UsageError(what, mend="name another, or a fresh server")
+        require_room(folder, one.bytes)
         unpack_all(choice, one, folder, keys, restored)
         restored.notes += _make_roles(server, (folder / GLOBALS).read_text(encoding="utf-8"))
         _run(server, f"CREATE DATABASE {quoted(working)} TEMPLATE template0 ENCODING 'UTF8'")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backup.transfer import Reader, Upload
 
 ATTEMPTS = 5
+CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 IN_FLIGHT = 2
 """How many parts of one upload are on their way at a time."""
 
@@ -81,7 +82,8 @@ class Store:
         key, secret = self._access.access_key_id, self._access.secret_access_key
         if not self.bucket or key is None or secret is None:
             raise UsageError(f"store {self.name} is not configured.", mend="docs/how-to/back-up.md says what it needs")
-        return connect(self.declared.endpoint, self.declared.region, key, secret, connect_seconds=10, answer_seconds=60, tries=ATTEMPTS)
+        waits = {"connect_seconds": CONNECT_SECONDS, "answer_seconds": ANSWER_SECONDS}
+        return connect(self.declared.endpoint, self.declared.region, key, secret, **waits, tries=ATTEMPTS)
 
     def full_key(self, key: str) -> str:
         """A key with the store's prefix."""
@@ -279,8 +281,8 @@ class Store:
         return kind(said, mend=mend, store=self.name)
 
 
-def stores() -> dict[StoreName, Store]:
-    """The stores of the policy.
+def stores(only: StoreName | None = None) -> dict[StoreName, Store]:
+    """The stores of the policy; or one of them, where nothing is known of the others.
 
     Raises:
         UsageError: backups are not configured.
@@ -288,7 +290,7 @@ def stores() -> dict[StoreName, Store]:
     from backup.policy import configured
 
     access = settings().backup
-    return {name: Store(name, declared, getattr(access, name)) for name, declared in configured().stores.items()}
+    return {name: Store(name, declared, getattr(access, name)) for name, declared in configured(only).stores.items() if only in (None, name)}
 
 
 def version_of(held: Held) -> dict[str, Any]:

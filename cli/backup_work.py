@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -216,7 +217,7 @@ def bring_production(as_of: datetime | None, store: str | None) -> None:
 
 def bring_server(to: datetime | None, into: Path, store: str | None, received: Path | None) -> None:
     """Prepare a server to any second."""
-    from backup.postgres_log import KIND
+    from backup.log_kept import KIND
     from backup.restore import Choice
     from backup.restore_log import restore_log
 
@@ -234,7 +235,7 @@ def bring_server(to: datetime | None, into: Path, store: str | None, received: P
 
 def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
-    from backup.drill import drill_export, drill_postgres, drill_warehouse
+    from backup.drill import drill_export, drill_log, drill_postgres, drill_warehouse
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
     only, done = cast("StoreName | None", store), []
@@ -245,7 +246,10 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
             elif kind == "export":
                 done += drill_export(seed, only)
             elif kind == "postgres_base":
-                say("postgres_base: not drilled by this command; docs/disaster-recovery.md says how")
+                if what or shutil.which("postgres"):
+                    done += drill_log(seed, only)
+                else:
+                    say("postgres_base: not drilled here: `postgres` is not in PATH, and a drill starts a server of its own")
             elif what or settings().backup.postgres_target:
                 done += drill_postgres(seed, only)
         for one in done:
