@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 
 from backup import manifest, snapshot
-from backup.drill_log import rehearse
+from backup.drill_log import end_left, rehearse
 from backup.export import restore_export
 from backup.log_kept import KIND, received_until
 from backup.manifest import Drill
@@ -97,6 +97,7 @@ def drill_log(seed: int, only: StoreName | None = None) -> list[Drill]:
         @contextmanager
         def restored(choice: Choice, backup: str, to: datetime | None = to) -> Iterator[Restored]:
             into = snapshot.folder() / "drill" / backup
+            end_left(into.parent)
             shutil.rmtree(into.parent, ignore_errors=True)
             try:
                 yield rehearse(choice, backup, into, to)

@@ -1,7 +1,9 @@
 """A drill of base and log: a server of its own that nobody can reach, recovered, compared where the manifest says what was there, and ended."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -29,7 +31,7 @@ _OWN = {
     "listen_addresses": "", "unix_socket_permissions": "0700", "port": "5432", "shared_buffers": "128MB", "fsync": "off", "full_page_writes": "off",
     "ssl": "off", "archive_mode": "off", "autovacuum": "off", "shared_preload_libraries": "", "session_preload_libraries": "", "local_preload_libraries": "",
     "synchronous_standby_names": "", "primary_conninfo": "", "primary_slot_name": "", "logging_collector": "off", "log_destination": "stderr",
-    "log_min_error_statement": "panic", "huge_pages": "off", "max_wal_size": "4GB", "external_pid_file": "", "recovery_target_time": "",
+    "log_min_error_statement": "panic", "huge_pages": "off", "max_wal_size": "4GB", "external_pid_file": "",
 }  # fmt: skip
 """What is not as in production: nobody reaches it but through a folder, it is thrown away, and it starts on a small machine."""
 
@@ -53,8 +55,8 @@ def rehearse(choice: Choice, backup: str, into: Path, to: datetime | None) -> Re
     one = restored.backup
     if "witness" in one.versions:
         given = {"hot_standby": "on", "recovery_target_lsn": one.versions["witness"], "recovery_target_inclusive": "off", "recovery_target_action": "pause"}
-        with _server(into, one, {**_as_large(into / "data"), **given}) as text, progress("comparing"):
-            _until(text, "SELECT pg_get_wal_replay_pause_state() = 'paused'", into)
+        with server(into, one, {**_as_large(into / "data"), **given}) as text, progress("comparing"):
+            until(text, "SELECT pg_get_wal_replay_pause_state() = 'paused'", into)
             with connected(text) as connection:
                 tables = fingerprints(connection)
         wrong = sorted(name for name in {*tables, *one.tables} if tables.get(name) != one.tables.get(name))
@@ -76,12 +78,21 @@ def rehearse(choice: Choice, backup: str, into: Path, to: datetime | None) -> Re
 def _recover(into: Path, one: Manifest, to: datetime | None) -> None:
     """Recover, open, and read every row of every database."""
     given = {"hot_standby": "off", **({"recovery_target_time": to.isoformat()} if to else {})}
-    with _server(into, one, given) as text, progress("reading every table"):
-        _until(text, "SELECT NOT pg_is_in_recovery()", into)
+    with server(into, one, given) as text, progress("reading every table"):
+        until(text, "SELECT NOT pg_is_in_recovery()", into)
         for name in _databases(text):
             tell(f"reading {name}")
             with connected(_database(text, name)) as connection:
                 fingerprints(connection)
+
+
+def end_left(folder: Path) -> None:
+    """End the servers that drills left behind which were killed."""
+    for file in folder.glob("*/data/postmaster.pid"):
+        with suppress(OSError, ValueError):
+            process = int(file.read_text().splitlines()[0])
+            if os.readlink(f"/proc/{process}/cwd") == str(file.parent.resolve()):
+                os.kill(process, signal.SIGQUIT)
 
 
 def _databases(text: str) -> list[str]:
@@ -104,7 +115,7 @@ def _as_large(data: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _server(into: Path, one: Manifest, given: Mapping[str, str]) -> Iterator[str]:
+def server(into: Path, one: Manifest, given: Mapping[str, str]) -> Iterator[str]:
     """A server on the restored folder while inside; yields the connection string of its superuser, through a socket in a folder of its own."""
     postgres, data, log = program("postgres"), into / "data", into / "log"
     owner = account_for(into, data, Path(postgres))
@@ -122,13 +133,13 @@ def _server(into: Path, one: Manifest, given: Mapping[str, str]) -> Iterator[str
             yield target({"host": str(sockets), "port": "5432", "user": one.versions["superuser"], "dbname": one.versions["database"]})
         finally:
             with suppress(ProcessLookupError):
-                process.send_signal(2)  # SIGINT: at once, and cleanly
+                process.send_signal(signal.SIGINT)  # at once, and cleanly
             process.wait()
     finally:
         shutil.rmtree(sockets, ignore_errors=True)
 
 
-def _until(text: str, query: str, into: Path) -> None:
+def until(text: str, query: str, into: Path) -> None:
     """Wait until a server answers a query with true."""
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:

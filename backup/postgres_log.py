@@ -1,8 +1,8 @@
 """Production to any second, for a server of one's own: base backups, and its write-ahead log received as it is written.
 
 `pg_receivewal --synchronous` writes the log beside; each segment that is complete is sealed into both stores, and the one being
-written every minute. Where the server waits for the receiver (`synchronous_standby_names`), no acknowledged commit is lost as
-long as one of the two disks is left; without that, and with the stores alone, a minute is.
+written every half a minute. Where the server waits for the receiver (`synchronous_standby_names`), no acknowledged commit is lost as
+long as one of the two disks is left; without that, and with the stores alone, less than a minute is.
 """
 
 import re
@@ -35,8 +35,8 @@ BASE = "base.tar"
 SLOT = "warehouse_backup"
 """The replication slot, and the name for `synchronous_standby_names`."""
 
-PARTIAL_EVERY = 60.0
-"""Seconds after which the segment that is being written is sealed into the stores as well."""
+PARTIAL_EVERY = 30.0
+"""Seconds after which the segment that is being written is sealed into the stores as well: with the upload less than a minute."""
 
 RECEIVED_EVERY = 300.0
 """Seconds after which it is said in the stores how far they have the log; also of a server that writes none."""

@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 from backup import pack
 from backup.encryption import Damaged, WrongKey, identities
 from backup.log_kept import SEGMENT_BYTES, gaps, index_of, is_partial, segments
-from backup.manifest import File, Pack
+from backup.manifest import File, Manifest, Pack
 from backup.postgres import program
 from backup.postgres_log import BASE
 from backup.restore import Choice, Restored, fresh, full_disk_named, unpack_all
@@ -45,13 +46,15 @@ def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, re
     began = time.monotonic()
     keys, one, tool = identities(), choice.read(backup), program("pg_verifybackup")
     segment_bytes = int(one.versions.get("segment_bytes", SEGMENT_BYTES))
-    held = [(place.store, segments(place.store, one.versions["system"])) for place in choice.places]
     since = one.versions["wal_from"]
-    names = sorted({name for _, found in held for name in found if name.endswith(".history") or name[8:] >= since[8:]})
     # The base twice, packed and unpacked; and the log.
-    partial = fresh(into, one, 2 * one.bytes + len(names) * segment_bytes)
+    partial = fresh(into, one, 2 * one.bytes + len(_held(choice, one)[1]) * segment_bytes)
     restored = Restored(one, into)
     try:
+        if received is not None:  # a receiver may be at work: what it moves to the stores from now on is here, what it moved before is there
+            with full_disk_named(partial):
+                _copy_received(received, partial / "received")
+        held, names = _held(choice, one)
         unpack_all(choice, one, partial, keys, restored)
         data = partial / "data"
         with progress("unpacking"), full_disk_named(partial), tarfile.open(partial / BASE) as tar:
@@ -64,7 +67,7 @@ def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, re
         with full_disk_named(partial):
             half = _bring_log(held, names, partial / "wal", keys, restored)
             if received is not None:
-                half = _take_over(received, partial / "wal", half)
+                half = _take_over(partial / "received", partial / "wal", half)
         _require_no_gap(since, [path.name for path in (partial / "wal").iterdir()], half, segment_bytes)
         _configure(data, into / "wal", to)
         os.sync()
@@ -75,6 +78,20 @@ def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, re
     restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
     restored.seconds = time.monotonic() - began
     return restored
+
+
+def _held(choice: Choice, one: Manifest) -> tuple[list[tuple[Store, dict[str, Held]]], list[str]]:
+    """What each store holds of the log, and the segments from the base on."""
+    held = [(place.store, segments(place.store, one.versions["system"])) for place in choice.places]
+    return held, sorted({name for _, found in held for name in found if name.endswith(".history") or name[8:] >= one.versions["wal_from"][8:]})
+
+
+def _copy_received(received: Path, into: Path) -> None:
+    into.mkdir(mode=0o700)
+    for path in sorted(received.iterdir(), reverse=True):  # the newest first: where a segment is completed meanwhile, the rest of it is in the next
+        if path.is_file() and len(path.name.removesuffix(_PARTIAL)) == len("000000010000000000000001"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path, into / path.name)
 
 
 def _bring_log(
@@ -129,15 +146,14 @@ def _take_over(received: Path, into: Path, half: set[str]) -> set[str]:
     half = set(half)
     for path in sorted(received.iterdir()):
         name = path.name.removesuffix(_PARTIAL)
-        if not path.is_file() or len(name) != len("000000010000000000000001"):
-            continue
         if path.suffix != _PARTIAL:
-            shutil.copyfile(path, into / name)
+            os.replace(path, into / name)
             half.discard(name)
         elif not (into / name).exists() or (name in half and _written(path) > _written(into / name)):
             # A receiver that began a segment anew, after its disk was lost, may have less of it than a store.
-            shutil.copyfile(path, into / name)
+            os.replace(path, into / name)
             half.add(name)
+    shutil.rmtree(received)
     return half
 
 
