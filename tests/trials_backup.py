@@ -72,10 +72,10 @@ def _measured(done: list[Trial]) -> list[str]:
     for one in done:
         for name, values in one.notes.items():
             found.setdefault(name, []).extend(values)
-    return [
-        f"- {name}: {sorted(values)[len(values) // 2]:.2f} s in the middle, {max(values):.2f} s at the worst, of {len(values)}"
-        for name, values in found.items()
-    ]
+    lines = []
+    for name, values in found.items():
+        lines.append(f"- {name}: {sorted(values)[len(values) // 2]:.2f} s in the middle, {max(values):.2f} s at the worst, of {len(values)}")
+    return lines
 
 
 def main() -> None:
