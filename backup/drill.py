@@ -6,10 +6,13 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 
 from backup import manifest, snapshot
 from backup.archive import copies_of
+from backup.drill_log import end_left, rehearse
 from backup.export import restore_export
+from backup.log_kept import KIND, received_until
 from backup.manifest import Drill
 from backup.policy import Kind, StoreName
 from backup.prices import needs_thaw
@@ -108,6 +111,39 @@ def _thawing(what: Kind, only: StoreName | None) -> list[str]:
     return sorted(key.rpartition("/")[2].rpartition("-")[0] for key in found)
 
 
+def drill_log(seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for base and log, in servers of its own that nobody else can reach: to the last commit there is, and to an instant by chance.
+
+    Each recovers first to the position that the base's manifest has fingerprints of, and is compared there.
+    """
+    choice = Choice(KIND, only)
+    ids = choice.ids()
+    if not ids:
+        raise UsageError(f"there is no backup of {KIND} to drill.", mend=f"`warehouse backup run {KIND}` takes one")
+    said = [until for place in choice.places if (until := received_until(place.store))]
+    until = max(said, default=manifest.time_of(ids[-1]))
+    first = manifest.time_of(ids[0])
+    by_chance = first + (until - first) * random.Random(seed).random()  # noqa: S311 - a choice that is repeated, no secret
+    point, done = (clock.now() - until).total_seconds(), []
+    for to in (None, max(by_chance, first)):
+
+        @contextmanager
+        def restored(choice: Choice, backup: str, to: datetime | None = to) -> Iterator[Restored]:
+            into = snapshot.folder() / "drill" / backup
+            end_left(into.parent)
+            shutil.rmtree(into.parent, ignore_errors=True)
+            try:
+                yield rehearse(choice, backup, into, to)
+            finally:
+                shutil.rmtree(into.parent, ignore_errors=True)
+
+        done.append(_drill(KIND, choice, choice.at(to) if to else ids[-1], restored, point))
+    for place in choice.places:
+        for one in done:
+            _keep(place.store, one, only)
+    return done
+
+
 def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None, thawing: Sequence[str] = ()) -> list[Drill]:
     """Args: thawing: backups of which one is drilled instead of the newest and another: it was paid for."""
     choice = Choice(what, only)
@@ -121,7 +157,7 @@ def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None, 
     done = [_drill(what, choice, backup, restored, point) for backup in chosen]
     for place in choice.places:
         for one in done:
-            _keep(place.store, one)
+            _keep(place.store, one, only)
     return done
 
 
@@ -139,17 +175,18 @@ def _drill(what: Kind, choice: Choice, backup: str, restored: _Restores, point: 
     )  # fmt: skip
 
 
-def _keep(store: Store, drill: Drill) -> None:
+def _keep(store: Store, drill: Drill, only: StoreName | None) -> None:
     """Best effort: what a drill found is told in any case, and in the ledger."""
     try:
-        store.at_once().put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}.drill", manifest.encode(drill))
+        alone = f"-{only}" if only else ""
+        store.at_once().put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}{alone}.drill", manifest.encode(drill))
     except StoreFailed:
         return
 
 
-def last_drills(store: Store, what: Kind) -> list[Drill]:
-    """What the last drills found, by the newest of each backup drilled, newest first; at most four are read."""
-    held = store.held(_folder(what))
+def last_drills(store: Store, what: Kind, alone: StoreName | None = None) -> list[Drill]:
+    """What the last drills found, newest first; at most four are read. `alone`: of those from this store alone."""
+    held = {key: one for key, one in store.held(_folder(what)).items() if alone is None or key.endswith(f"-{alone}.drill")}
     return [manifest.decode(store.read(held[key]), Drill, f"store {store.name}: {key}") for key in sorted(held, reverse=True)[:4]]
 
 

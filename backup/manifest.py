@@ -112,6 +112,19 @@ class Drill(_Written):
     failed: str | None = None
 
 
+class Received(_Written):
+    """How far a server's log is in a store: everything that was committed at `at` and before is there.
+
+    Attributes:
+        system: the identifier of the server's cluster.
+        position: up to where the log was received, as PostgreSQL writes it.
+    """
+
+    system: str
+    at: datetime
+    position: str
+
+
 def versions(*packages: str) -> dict[str, str]:
     """The installed versions of packages, and of this project."""
     found = {}

@@ -87,7 +87,11 @@ class StoreDeclaration(Place):
 class DataDeclaration(_Declared):
     """How one kind of data is kept. What is older than `keep`, counted from the newest backup, is superfluous.
 
-    `storage_class` and `lock` are those of its stores unless they are given here; `thaw` is for a class that needs one.
+    Attributes:
+        drill_every: how often a backup is restored to see whether it can be. alone_every: the same from the last store alone, as
+            if the others were lost.
+        log_within: how old what the stores hold of a server's log may be; for base backups.
+        storage_class, lock: those of its stores unless they are given here. thaw: for a class that needs one.
     """
 
     every: Duration
@@ -97,6 +101,8 @@ class DataDeclaration(_Declared):
     storage_class: StorageClass | None = None
     lock: Lock | None = None
     thaw: Thaw = Thaw()
+    alone_every: Duration = timedelta(days=35)
+    log_within: Duration = timedelta(minutes=15)
 
     @model_validator(mode="after")
     def _keeps_several(self) -> "DataDeclaration":
@@ -228,17 +234,21 @@ def is_configured() -> bool:
     return now.is_configured and all(getattr(access, name).is_given for name in now.used)
 
 
-def configured() -> Policy:
+def configured(only: StoreName | None = None) -> Policy:
     """The policy, when all is there that a backup needs.
+
+    Args:
+        only: the one store that is needed, where the others are lost.
 
     Raises:
         UsageError: something is missing; it is named.
     """
     now, access = policy(), settings().backup
-    missing = [f"stores.{name}.bucket" for name in now.used if not now.stores[name].bucket]
+    needed = [name for name in now.used if only in (None, name)]
+    missing = [f"stores.{name}.bucket" for name in needed if not now.stores[name].bucket]
     missing += [] if now.recipients else ["recipients"]
     missing = [f"{one} in {settings().backup.policy}" for one in missing]
-    missing += [f"BACKUP__{name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY" for name in now.used if not getattr(access, name).is_given]
+    missing += [f"BACKUP__{name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY" for name in needed if not getattr(access, name).is_given]
     if missing:
         raise UsageError(f"backups are not configured: {', '.join(missing)} not set.", mend="docs/how-to/back-up.md says how")
     return now

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from backup.transfer import Reader, Upload
 
 ATTEMPTS = 5
+CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 IN_FLIGHT = 2
 """How many parts of one upload are on their way at a time."""
 
@@ -87,7 +88,8 @@ class Store:
         key, secret = self._access.access_key_id, self._access.secret_access_key
         if not self.bucket or key is None or secret is None:
             raise UsageError(f"store {self.name} is not configured.", mend="docs/how-to/back-up.md says what it needs")
-        return connect(self.declared.endpoint, self.declared.region, key, secret, connect_seconds=10, answer_seconds=60, tries=ATTEMPTS)
+        waits = {"connect_seconds": CONNECT_SECONDS, "answer_seconds": ANSWER_SECONDS}
+        return connect(self.declared.endpoint, self.declared.region, key, secret, **waits, tries=ATTEMPTS)
 
     def full_key(self, key: str) -> str:
         """A key with the store's prefix."""
@@ -271,17 +273,20 @@ class Store:
         return kind(said, mend=mend, store=self.name)
 
 
-def stores(what: Kind | None = None) -> dict[StoreName, Store]:
+def stores(what: Kind | None = None, only: StoreName | None = None) -> dict[StoreName, Store]:
     """The stores of the policy that are used; those of one kind of data, with its storage class and lock, when it is named.
+
+    Args:
+        only: one of them alone, where nothing is known of the others.
 
     Raises:
         UsageError: backups are not configured.
     """
     from backup.policy import configured
 
-    now, access = configured(), settings().backup
+    now, access = configured(only), settings().backup
     declared = {name: now.placed(what, name) for name in now.data[what].stores} if what else {name: now.stores[name] for name in now.used}
-    return {name: Store(name, one, getattr(access, name)) for name, one in declared.items()}
+    return {name: Store(name, one, getattr(access, name)) for name, one in declared.items() if only in (None, name)}
 
 
 def version_of(held: Held) -> dict[str, Any]:

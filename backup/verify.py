@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from backup import manifest, pack
 from backup.archive import lock_problems
 from backup.encryption import Damaged
+from backup.log_kept import KIND, SEGMENT_BYTES, gaps, is_partial, segments
 from backup.manifest import Manifest, Pack
 from backup.policy import ARCHIVES, Kind
 from backup.prices import needs_thaw
@@ -73,8 +74,9 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
     newest = {one.key: (one, backup.id) for backup in reversed(backups) for one in backup.packs}
     if what in ARCHIVES:
         found.problems += [Problem(store.name, backup, said) for backup, said in lock_problems(store, backups, packs)]
-    if what == "postgres_base":
+    if what == KIND:
         newest |= _log(store, packs, found)
+        _require_no_gap(store, held, found)
     with progress(f"store {store.name}: reading back", sum(one.bytes for one, _ in newest.values()), of_bytes=True) as advance:
         for key, (one, backup) in newest.items():
             tell(f"store {store.name}: reading {key} back")
@@ -107,7 +109,9 @@ def _require_size(store: Store, one: Pack, held: Held) -> None:
 
 def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tuple[Pack, str]]:
     """The segments of the log by their indexes, and their objects beside the packs."""
-    held = store.held("postgres_base/wal/")
+    held = store.held(f"{KIND}/wal/")
+    if covered := hidden(held):
+        found.problems.append(Problem(store.name, "log", f"{len(covered)} objects of the log are hidden or covered by what others wrote"))
     packs |= held
     log = {}
     for key, one in held.items():
@@ -117,6 +121,24 @@ def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tup
             except (StoreFailed, Damaged) as error:
                 found.problems.append(Problem(store.name, "log", error.what))
     return log
+
+
+def _require_no_gap(store: Store, held: dict[str, Held], found: Verified) -> None:
+    """From the oldest base that a store holds of each server the log must be there without a gap."""
+    oldest: dict[str, Manifest] = {}
+    for one in reversed(held.values()):
+        try:
+            base = manifest.read(store, one)
+        except (StoreFailed, Damaged):
+            continue  # told already
+        oldest[base.versions["system"]] = base
+    for system, base in oldest.items():
+        log = segments(store, system)
+        names = {name: is_partial(one) for name, one in log.items() if not name.endswith(".history") and name[8:] >= base.versions["wal_from"][8:]}
+        whole, half = [name for name, partial in names.items() if not partial], [name for name, partial in names.items() if partial]
+        if missing := gaps(base.versions["wal_from"], whole, half, int(base.versions.get("segment_bytes", SEGMENT_BYTES))):
+            said = f"the log has a gap: {len(missing)} segments are missing, the first is …{missing[0]}: nothing after it can be recovered from here"
+            found.problems.append(Problem(store.name, "log", said))
 
 
 def hidden(*listings: dict[str, Held]) -> list[Held]:
@@ -132,7 +154,7 @@ def uncover(what: Kind) -> list[tuple[str, str]]:
     """
     done: list[tuple[str, str]] = []
     for store in stores(what).values():
-        for held in hidden(manifest.listed(store, what), store.held(f"{what}/packs/")):
+        for held in hidden(store.held(f"{what}/")):
             store.uncover(held)
             done.append((store.name, held.key))
     return done

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -195,7 +196,7 @@ def bring_production(as_of: datetime | None, store: str | None) -> None:
 
 def bring_server(to: datetime | None, into: Path, store: str | None, received: Path | None) -> None:
     """Prepare a server to any second."""
-    from backup.postgres_log import KIND
+    from backup.log_kept import KIND
     from backup.restore import Choice
     from backup.restore_log import restore_log
 
@@ -213,7 +214,7 @@ def bring_server(to: datetime | None, into: Path, store: str | None, received: P
 
 def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
-    from backup.drill import drill_archive, drill_export, drill_postgres, drill_warehouse
+    from backup.drill import drill_archive, drill_export, drill_log, drill_postgres, drill_warehouse
     from backup.thaw import ComeBack
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
@@ -230,7 +231,10 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
                 except ComeBack as waiting:
                     say(f"{waiting.what} Then `warehouse drill {kind}` goes on with it.")
             elif kind == "postgres_base":
-                say("postgres_base: not drilled by this command; docs/disaster-recovery.md says how")
+                if what or shutil.which("postgres"):
+                    done += drill_log(seed, only)
+                else:
+                    say("postgres_base: not drilled here: `postgres` is not in PATH, and a drill starts a server of its own")
             elif what or settings().backup.postgres_target:
                 done += drill_postgres(seed, only)
         for one in done:
