@@ -1,6 +1,5 @@
 """Erase persons everywhere. What is noted first is that they are erased; every step after that can be killed and repeated."""
 
-import hashlib
 import hmac
 import json
 from collections.abc import Callable, Sequence
@@ -8,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, erasures, files, vault_keys
+from privacy import audit, erasures, files, records, vault_keys
+from privacy import keys as keys_in_force
 from privacy.policy import policy
-from privacy.subjects import Subject, bind_tags, resolve, tag
+from privacy.subjects import EMAIL, Subject, bind_tags, resolve, tag
 from warehouse import clock, storage
 from warehouse.errors import WarehouseError
 from warehouse.files import write_atomically
@@ -88,7 +88,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     """
     with storage.open_warehouse() as connection:
         keys = resolve(connection, named)
-    number, resumed = _begin(named, [tag(one.kind, one.value) for one in keys])
+    number, resumed = _begin(named, [tag(one.kind, one.value) for one in keys], {one.value for one in (*named, *keys) if one.kind == EMAIL})
     this = next(erasure for erasure in erasures.all_erasures() if erasure.number == number)
     certificate = Certificate(number, this.at, _tags(named), resumed=resumed)
     places = certificate.places
@@ -137,10 +137,10 @@ def certificate_file(number: int) -> Path:
 def is_genuine(text: str) -> bool:
     """Whether a certificate was made with this warehouse's key and not edited since."""
     content = json.loads(text)
-    return hmac.compare_digest(str(content.get("seal")), _seal(Certificate(**content)))
+    return any(hmac.compare_digest(str(content.get("seal")), records.seal_of_certificate(content, key)) for _, key in keys_in_force.ring())
 
 
-def _begin(named: Sequence[Subject], keys: Sequence[str]) -> tuple[int, list[int]]:
+def _begin(named: Sequence[Subject], keys: Sequence[str], emails: set[str]) -> tuple[int, list[int]]:
     """Note the erasure, or find the one that was interrupted; returns its number, and those of all that were."""
     unfinished = [one for one in erasures.all_erasures() if not one.is_done]
     resumed = [one.number for one in unfinished]
@@ -148,7 +148,7 @@ def _begin(named: Sequence[Subject], keys: Sequence[str]) -> tuple[int, list[int
     same = next((one.number for one in unfinished if set(one.named) == tags and set(keys) <= set(one.tags)), None)
     if same is not None:
         return same, resumed
-    number = erasures.begin(sorted(tags), keys)
+    number = erasures.begin(sorted(tags), keys, emails)
     audit.note("begin erase", sorted(tags), erasure=number)
     return number, resumed
 
@@ -187,5 +187,4 @@ def _tags(named: Sequence[Subject]) -> list[str]:
 
 
 def _seal(certificate: Certificate) -> str:
-    content = {key: value for key, value in asdict(certificate).items() if key != "seal"}
-    return hmac.new(settings().hmac_key(), b"certificate\n" + json.dumps(content, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+    return records.seal_of_certificate(asdict(certificate), settings().hmac_key())

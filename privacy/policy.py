@@ -15,7 +15,7 @@ from warehouse.settings import ROOT
 POLICY_FILE = ROOT / "privacy" / "policy.yaml"
 
 PersonalClass = Literal["email", "phone", "ssn", "name", "address", "ip", "birth_date", "free_text", "card", "id", "none"]
-Action = Literal["hmac", "mask", "redact", "scrub", "drop", "keep"]
+Action = Literal["hmac", "mask", "redact", "scrub", "drop", "keep", "encrypt"]
 
 
 class ColumnRule(BaseModel):
@@ -148,6 +148,11 @@ class Policy(BaseModel):
                 raise ValueError(f"subjects.{table}: {missing[0]} is not declared")
         if facts := [table for table in self.retention if table in self.subjects and self.subjects[table].erase == "blank"]:
             raise ValueError(f"retention.{facts[0]}: its rows are facts that stay ({self.subjects[facts[0]].why})")
+        sealed = [(table, column) for table, columns in self.columns.items() for column, rule in columns.items() if rule.action == "encrypt"]
+        if nobodys := [f"{table}.{column}" for table, column in sealed if table not in self.subjects]:
+            raise ValueError(
+                f"columns.{nobodys[0]}: what is encrypted is sealed under its person's key: add whose the rows are, `subjects.{nobodys[0].rpartition('.')[0]}`"
+            )
         if wrong := [kind for kind in self.carried.values() if kind not in kinds | {"any"}]:
             raise ValueError(f"carried: no table has persons of the kind {wrong[0]!r}")
         return self

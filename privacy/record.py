@@ -10,6 +10,7 @@ _BECOMES = {
     "mask": "all but the last two digits",
     "redact": "only that it existed",
     "scrub": "text without emails and numbers of persons",
+    "encrypt": "sealed under the person's own key",
     "drop": "not loaded",
     "keep": "kept",
 }

@@ -6,6 +6,7 @@ AES-256-GCM over the value; it is bound to its source, table and column.
 """
 
 import hashlib
+import hmac
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from privacy import audit, vault_keys
 from privacy.policy import SubjectRule, policy
 from privacy.pseudonyms import held_names
 from privacy.rows import base_of
-from privacy.subjects import EMAIL, expression, parameters, tagged
+from privacy.subjects import EMAIL, expression
 from privacy.vault_keys import destroy as destroy
 from privacy.vault_types import kind_of, packed, type_of, unpacked
 from warehouse.errors import StepFailed, UsageError
@@ -169,6 +170,31 @@ class Sealer:
         return pa.table(columns)
 
 
+def sealed_values(bound: Sequence[str], subjects: Sequence[Sequence[str | None]], values: Sequence[str | None]) -> list[bytes | None]:
+    """Seal texts while they are loaded, each bound to its column and under the keys of its row's persons (`kind:value`); null without one.
+
+    The same text of the same row gives the same bytes, or every load would find every row changed: the nonce is a keyed hash of the text.
+    """
+    people = [tuple(dict.fromkeys(one for one in given if one is not None)) for given in subjects]
+    found = vault_keys.keys_for({one for given, value in zip(people, values, strict=True) if value is not None for one in given})
+    kind = kind_of(pa.string(), "")
+    ready: dict[tuple[str, ...], tuple[bytes, bytes, Any]] = {}
+    made: list[bytes | None] = []
+    for column, given, value in zip(bound, people, values, strict=True):
+        if value is None or not given:
+            made.append(None)
+            continue
+        if given not in ready:
+            keys = sorted(found[one] for one in given)
+            key = _row_key(key for _, key in keys)
+            ready[given] = _head([number for number, _ in keys]) + kind, key, _aes(key)
+        head, key, cipher = ready[given]
+        plain, beside = value.encode(), head + column.encode()
+        nonce = hmac.digest(key, b"nonce 1:" + beside + plain, "sha256")[:_NONCE]
+        made.append(head + nonce + cipher.encrypt(nonce, plain, beside))
+    return made
+
+
 def may_read() -> None:
     """Refuse who is not named as a reader of the vault.
 
@@ -197,8 +223,9 @@ class _People:
         if plan.carries and plan.carries[1] in dict(plan.persons):
             raise UsageError(f"privacy/policy.yaml: {plan.carries[0]} has persons, and rows of other tables hang on it.", mend="link those by `of`")
         self._values = _values(connection, table, [sql for _, _, sql in told])
-        self._tags = {column: _tags(connection, kind, values) for (column, kind, _), values in zip(told, self._values, strict=True)}
-        self._found = vault_keys.keys_for(tag for tags in self._tags.values() for tag in tags.values())
+        self._kinds = {column: kind for column, kind, _ in told}
+        different = {f"{kind}:{value}" for (_, kind, _), values in zip(told, self._values, strict=True) for value in _different(values)}
+        self._found = vault_keys.keys_for(different)
         self._keys = dict(self._found.values())
         self._numbers = {column: self._numbered(column, values) for (column, _, _), values in zip(told, self._values, strict=True)}
         if plan.carries:
@@ -232,8 +259,8 @@ class _People:
         return (_head(known), _cipher([self._keys[number] for number in known])) if known else None
 
     def _numbered(self, column: str, values: pa.ChunkedArray) -> list["np.ndarray[Any, Any]"]:
-        tags = self._tags[column]
-        number = {value: self._found[tag][0] for value, tag in tags.items()}
+        kind = self._kinds[column]
+        number = {value: self._found[f"{kind}:{value}"][0] for value in _different(values)}
         if pa.types.is_list(values.type):
             lists = values.to_pylist()
             width = max((len(one) for one in lists if one), default=0)
@@ -267,25 +294,27 @@ def _members(column: str) -> str:
     return f"list_transform(from_json(r.{quoted(column)}, '[\"JSON\"]'), lambda x: x::VARCHAR)"
 
 
-def _tags(connection: "DuckDBPyConnection", kind: str, values: pa.ChunkedArray) -> dict[str, str]:
+def _different(values: pa.ChunkedArray) -> list[str]:
     flat = pc.list_flatten(values) if pa.types.is_list(values.type) else values
-    different = pc.drop_null(pc.unique(flat))
-    connection.register("_different", pa.table({"value": different.cast(pa.string())}))
-    try:
-        found = connection.execute(f"SELECT value, {tagged(kind, 'value')} AS tag FROM _different", parameters()).to_arrow_table()
-    finally:
-        connection.unregister("_different")
-    return dict(zip(found.column("value").to_pylist(), found.column("tag").to_pylist(), strict=True))
+    return pc.drop_null(pc.unique(flat)).to_pylist()  # type: ignore[no-any-return]
 
 
 def _cipher(keys: Iterable[bytes | None]) -> Any:
     """AES-256-GCM under a key made of several; None where one of them was destroyed."""
+    parts = list(keys)
+    whole = [part for part in parts if part is not None]
+    return _aes(_row_key(whole)) if len(whole) == len(parts) else None
+
+
+def _row_key(keys: Iterable[bytes]) -> bytes:
+    """The key of a row of several persons, by the order of the numbers of their keys."""
+    return hashlib.sha256(b"row 1:" + b"".join(keys)).digest()
+
+
+def _aes(key: bytes) -> Any:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    parts = list(keys)
-    if any(part is None for part in parts):
-        return None
-    return AESGCM(hashlib.sha256(b"row 1:" + b"".join(part for part in parts if part is not None)).digest())
+    return AESGCM(key)
 
 
 def _head(numbers: Sequence[int]) -> bytes:

@@ -9,11 +9,12 @@ import hashlib
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from privacy import keys
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError
 from warehouse.files import flush_file, flush_folder
@@ -27,6 +28,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS keys (id INTEGER PRIMARY KEY, tag BLOB NOT NULL UNIQUE, wrapped BLOB NOT NULL, made_at TEXT NOT NULL)",
     # A row hangs on another person's row (a comment on its ticket): its key goes with that person's.
     "CREATE TABLE IF NOT EXISTS hangs (id INTEGER NOT NULL, upon INTEGER NOT NULL, PRIMARY KEY (upon, id)) WITHOUT ROWID",
+    # By which keys of the pseudonyms the tags were made.
+    "CREATE TABLE IF NOT EXISTS named_by (position INTEGER PRIMARY KEY, key_id TEXT NOT NULL)",
     # That a key was destroyed is known for ever, so that a lost key can be told from it.
     "CREATE TABLE IF NOT EXISTS destroyed (id INTEGER PRIMARY KEY, destroyed_at TEXT NOT NULL)",
 )
@@ -41,29 +44,32 @@ def file() -> Path:
     return settings().vault_file
 
 
-def keys_for(tags: Iterable[str]) -> dict[str, tuple[int, bytes]]:
-    """The keys of persons by their tags; who has none gets one, durable before this returns.
+def keys_for(subjects: Iterable[str]) -> dict[str, tuple[int, bytes]]:
+    """The keys of persons, each told as `kind:value`; who has none gets one, durable before this returns.
 
     Returns:
-        tag -> number of the key, and its 32 bytes.
+        `kind:value` -> number of the key, and its 32 bytes.
 
     Raises:
-        UsageError: the master key is not set, or is not the one of this vault.
+        UsageError: the master key is not set or not the one of this vault, or the key of the pseudonyms is another than the vault's.
     """
-    wanted = {bytes.fromhex(tag) for tag in tags}
+    tag_of = keys.chainer()
+    wanted = {bytes.fromhex(tag_of(subject)): subject for subject in subjects}
     if not wanted:
         return {}
     master = _Master()
     with _opened() as store:
         master.check(store)
+        _refuse_other_names(store)
         _given(store, "wanted", ((tag,) for tag in wanted), "tag BLOB PRIMARY KEY")
         held = store.execute("SELECT k.tag, k.id, k.wrapped FROM wanted w JOIN keys k ON k.tag = w.tag").fetchall()
-        found = {tag.hex(): (number, master.unwrap(number, wrapped)) for tag, number, wrapped in held}
-        missing = wanted - {tag for tag, _, _ in held}
-        made = sorted(((secrets.randbits(63), tag, secrets.token_bytes(KEY_BYTES)) for tag in missing), key=lambda one: one[0])
+        found = {wanted[tag]: (number, master.unwrap(number, wrapped)[0]) for tag, number, wrapped in held}
+        missing = wanted.keys() - {tag for tag, _, _ in held}
+        made = sorted((secrets.randbits(63), tag, secrets.token_bytes(KEY_BYTES)) for tag in missing)
         at = clock.now().isoformat(timespec="microseconds")
-        store.executemany("INSERT INTO keys VALUES (?, ?, ?, ?)", ((number, tag, master.wrap(number, key), at) for number, tag, key in made))
-        return found | {tag.hex(): (number, key) for number, tag, key in made}
+        wrapped = ((number, tag, master.wrap(number, key, wanted[tag]), at) for number, tag, key in made)
+        store.executemany("INSERT INTO keys VALUES (?, ?, ?, ?)", wrapped)
+        return found | {wanted[tag]: (number, key) for number, tag, key in made}
 
 
 def keys_by_number(numbers: Iterable[int]) -> dict[int, bytes]:
@@ -83,7 +89,7 @@ def keys_by_number(numbers: Iterable[int]) -> dict[int, bytes]:
                 mend="put the newest copy of the vault in place (PRIVACY__VAULT); docs/how-to/vault.md",
             )
         held = store.execute("SELECT k.id, k.wrapped FROM wanted w JOIN keys k ON k.id = w.id").fetchall()
-        return {number: master.unwrap(number, wrapped) for number, wrapped in held}
+        return {number: master.unwrap(number, wrapped)[0] for number, wrapped in held}
 
 
 def tags_of(numbers: Iterable[int]) -> list[str]:
@@ -114,6 +120,8 @@ def destroy(tags: Iterable[tuple[str, str]]) -> int:
     if not file().exists():
         return 0
     with _opened() as store:
+        if _named_by(store):
+            _refuse_other_names(store)
         erased = ((bytes.fromhex(tag), _same_zone(at)) for tag, at in tags)
         _given(store, "erased", erased, "tag BLOB, at TEXT")
         going = [row[0] for row in store.execute(_ALL_THAT_HANG)]
@@ -127,23 +135,39 @@ def destroy(tags: Iterable[tuple[str, str]]) -> int:
     return len(going)
 
 
-def rename(names: Mapping[str, str]) -> int:
-    """Know persons by other tags from now on (after the key of the pseudonyms was changed); returns how many were known."""
-    if not file().exists():
+def rename() -> int:
+    """Know persons by tags of the keys of the pseudonyms that are in force now, in one transaction; returns how many were renamed.
+
+    Raises:
+        UsageError: the master key is not set or not the one of this vault, or it was named by other keys.
+    """
+    if not file().exists() or named_by() in ([], keys.ring_ids()):
         return 0
+    master = _Master()
     with _opened() as store:
-        _given(store, "renamed", ((bytes.fromhex(old), bytes.fromhex(new)) for old, new in names.items()), "old BLOB PRIMARY KEY, new BLOB")
-        found = store.execute("SELECT k.id, r.new FROM keys k JOIN renamed r ON r.old = k.tag").fetchall()
-        store.executemany("UPDATE keys SET tag = ? WHERE id = ?", ((new, number) for number, new in found))
-        return len(found)
+        master.check(store)
+        before = _named_by(store)
+        if before != keys.ring_ids()[: len(before)]:
+            _refuse_other_names(store)
+        again = keys.chainer(len(before))
+        held, tag_of = store.execute("SELECT id, wrapped FROM keys").fetchall(), keys.chainer()
+        for number, wrapped in held:
+            key, subject = master.unwrap(number, wrapped)
+            kind, _, value = subject.partition(":")
+            subject = f"{kind}:{again(value)}" if kind == "email" else subject
+            row = (bytes.fromhex(tag_of(subject)), master.wrap(number, key, subject), number)
+            store.execute("UPDATE keys SET tag = ?, wrapped = ? WHERE id = ?", row)
+        _name(store)
+    _leave_no_bytes(is_to_shrink=True)
+    return len(held)
 
 
-def tags() -> list[str]:
-    """The tags of all persons who have a key."""
+def named_by() -> list[str]:
+    """By which keys of the pseudonyms, told by their ids, persons are known here; none when there is no vault yet."""
     if not file().exists():
         return []
     with _opened() as store:
-        return [tag.hex() for (tag,) in store.execute("SELECT tag FROM keys")]
+        return _named_by(store)
 
 
 def copy_to(target: Path) -> int:
@@ -182,17 +206,18 @@ class _Master:
         given = settings().vault_key()
         self._cipher = AESGCM(hashlib.sha256(b"vault master 1:" + given).digest())
 
-    def wrap(self, number: int, key: bytes) -> bytes:
-        """A key as it is kept, bound to its number."""
+    def wrap(self, number: int, key: bytes, subject: str) -> bytes:
+        """A key as it is kept, bound to its number, with whose it is (so that tags can be made anew with other keys)."""
         nonce = secrets.token_bytes(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, key, _AAD + number.to_bytes(8, "big"))
+        return nonce + self._cipher.encrypt(nonce, key + subject.encode(), _AAD + number.to_bytes(8, "big"))
 
-    def unwrap(self, number: int, wrapped: bytes) -> bytes:
-        """The key itself."""
+    def unwrap(self, number: int, wrapped: bytes) -> tuple[bytes, str]:
+        """The key itself, and whose it is."""
         from cryptography.exceptions import InvalidTag
 
         try:
-            return self._cipher.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], _AAD + number.to_bytes(8, "big"))
+            plain = self._cipher.decrypt(wrapped[:_NONCE], wrapped[_NONCE:], _AAD + number.to_bytes(8, "big"))
+            return plain[:KEY_BYTES], plain[KEY_BYTES:].decode()
         except InvalidTag:
             raise StepFailed(f"a key in {file()} was altered.", mend="put the newest copy of the vault in place") from None
 
@@ -202,12 +227,30 @@ class _Master:
 
         row = store.execute("SELECT sealed FROM master").fetchone()
         if row is None:
-            store.execute("INSERT INTO master VALUES ('v1', ?)", (self.wrap(0, bytes(KEY_BYTES)),))
+            store.execute("INSERT INTO master VALUES ('v1', ?)", (self.wrap(0, bytes(KEY_BYTES), "check"),))
+            _name(store)
             return
         try:
             self._cipher.decrypt(row[0][:_NONCE], row[0][_NONCE:], _AAD + bytes(8))
         except InvalidTag:
             raise UsageError(f"PRIVACY__VAULT_KEY is not the key of the vault {file()}.", mend="set the key it was made with") from None
+
+
+def _named_by(store: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in store.execute("SELECT key_id FROM named_by ORDER BY position")]
+
+
+def _name(store: sqlite3.Connection) -> None:
+    store.execute("DELETE FROM named_by")
+    store.executemany("INSERT INTO named_by VALUES (?, ?)", enumerate(keys.ring_ids()))
+
+
+def _refuse_other_names(store: sqlite3.Connection) -> None:
+    if (known := _named_by(store)) != keys.ring_ids():
+        raise UsageError(
+            f"the vault knows persons by the keys {', '.join(known)} of the pseudonyms, and {', '.join(keys.ring_ids())} are set.",
+            mend="`warehouse privacy rotate-key`; docs/how-to/rotate-keys.md",
+        )
 
 
 def _same_zone(at: str) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from warehouse.alert_settings import AlertSettings
@@ -29,6 +29,7 @@ class PrivacySettings(BaseModel):
     Losing the key breaks joins with new data and forgets who was erased; leaking it breaks the pseudonyms.
 
     Attributes:
+        hmac_keys_before: the keys that were in force before, by their ids, the oldest first (docs/how-to/rotate-keys.md).
         erasures: folder of the ledger of erasures and the audit trail; outside of what backups restore.
         anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
         vault: file with the keys of persons (docs/how-to/vault.md); outside of what backups keep.
@@ -38,6 +39,7 @@ class PrivacySettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     hmac_key: SecretStr | None = None
     hmac_key_id: str = "k1"
+    hmac_keys_before: dict[str, SecretStr] = {}
     erasures: Path | None = None
     anchors: Path | None = None
     vault: Path | None = None
@@ -49,6 +51,14 @@ class PrivacySettings(BaseModel):
         if value is not None and 0 < len(value.get_secret_value()) < MINIMUM_KEY_LENGTH:
             raise ValueError(f"has {len(value.get_secret_value())} characters, at least {MINIMUM_KEY_LENGTH} are needed")
         return value
+
+    @model_validator(mode="after")
+    def _keys_are_told_apart(self) -> "PrivacySettings":
+        if self.hmac_key_id in self.hmac_keys_before:
+            raise ValueError(f"HMAC_KEY_ID is {self.hmac_key_id}, and a key before has that id too: give each new key a new id")
+        for value in self.hmac_keys_before.values():
+            self._long_enough(value)
+        return self
 
 
 class StoreCredentials(BaseModel):
@@ -269,6 +279,7 @@ def _given_secrets() -> list[str]:
         ]
     own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key)
     given = [secret.get_secret_value() for secret in own if secret is not None]
+    given += [secret.get_secret_value() for secret in now.privacy.hmac_keys_before.values()]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from privacy import audit, policy, subjects, vault, vault_keys
-from warehouse import clock, storage
+from privacy import audit, erase, policy, reveal, subjects, vault, vault_keys
+from tests.conftest import Company, ask, load_postgres
+from warehouse import clock, ledger, storage
 from warehouse.errors import WarehouseError
+from warehouse.lease import lease
 from warehouse.settings import reload, settings
 
 POLICY = """
@@ -195,3 +198,58 @@ def test_a_copy_of_the_vault_is_whole_and_only_the_master_key_opens_it(vaulted: 
     vault_keys.file().unlink()
     shutil.copy(tmp_path / "copy.sqlite", settings().vault_file)
     assert opened(vaulted, sealed, "people").column("id").to_pylist() == [1, 2]
+
+
+LOADED = """
+columns:
+  postgres.users:
+    email: {class: email, action: hmac}
+    phone: {class: phone, action: encrypt}
+    ssn: {class: ssn, action: redact}
+subjects:
+  postgres.users: {person: postgres, email: email_hash, erase: blank, keep: [created_at, updated_at], why: orders refer to it}
+  postgres.orders: {of: {user_id: postgres}, erase: blank, why: accounting keeps every order}
+"""
+
+
+def test_a_column_is_sealed_before_it_is_written_and_read_again_until_its_person_is_erased(
+    company: Company, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., WarehouseError]
+) -> None:
+    monkeypatch.setattr(policy, "POLICY_FILE", tmp_path / "policy.yaml")
+    policy.POLICY_FILE.write_text(f"vault: {{readers: [{audit.who()}]}}\n{LOADED}")
+    company.execute(
+        "DELETE FROM shop.orders",
+        "DELETE FROM shop.users WHERE id > 50",
+        "UPDATE shop.users SET phone = '+1 555 010 4477' WHERE id = 42",
+    )
+    assert "PRIVACY__VAULT_KEY is not set" in fails(load_postgres).what
+    monkeypatch.setenv("PRIVACY__VAULT_KEY", "the master key of a test, longer than thirty-two")
+    reload()
+    assert load_postgres()["users"].rows_written == 50
+    assert ask("SELECT count(DISTINCT phone_sealed) FROM raw_postgres.users") == [(50,)]
+    company.execute("UPDATE shop.users SET phone = '+1 555 010 9999', updated_at = now() WHERE id = 7")
+    assert load_postgres()["users"].rows_written == 1, "what did not change is the same bytes"
+    for file in (path for path in home.rglob("*") if path.is_file() and "duckdb_extensions" not in path.parts):
+        assert b"010 4477" not in file.read_bytes() + (repr(pq.read_table(file).to_pydict()).encode() if file.suffix == ".parquet" else b"")
+    shutil.copytree(home, tmp_path / "backup")
+
+    named = [subjects.parse("user:42")]
+    with lease("test"):
+        assert reveal.reveal(named, "a complaint") == {"raw_postgres.users": [{"id": 42, "phone": "+1 555 010 4477"}]}
+    with ledger.run("privacy erase") as run, lease("test"):
+        certificate = erase.erase(named, run, lambda models: None)
+    assert certificate.places["vault"] == {"keys": 2}
+    with storage.scratch() as connection:
+        connection.execute(f"ATTACH '{tmp_path / 'backup' / 'warehouse.duckdb'}' AS backup (READ_ONLY)")
+        old = connection.execute("SELECT phone_sealed FROM backup.raw_postgres.users WHERE id IN (7, 42) ORDER BY id").to_arrow_table()
+        landed = connection.execute(
+            f"SELECT phone_sealed FROM read_parquet('{tmp_path}/backup/landing/postgres/users/*/*.parquet') WHERE id = 42"
+        ).to_arrow_table()
+        opened = [vault.Sealer(connection).unseal(rows, "postgres", "users", purpose="a test").to_pylist() for rows in (old, landed)]
+    assert opened == [[{"phone": "+1 555 010 9999"}, {"phone": None}], [{"phone": None}]], "no copy from before is read any more"
+
+
+def test_a_policy_that_encrypts_rows_of_nobody_is_refused(tmp_path: Path, fails: Callable[..., WarehouseError]) -> None:
+    file = tmp_path / "policy.yaml"
+    file.write_text("columns: {crm.people: {name: {class: name, action: encrypt}}}")
+    assert "columns.crm.people.name: what is encrypted is sealed under its person's key" in fails(policy.policy, file).what
