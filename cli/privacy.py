@@ -94,6 +94,19 @@ def reveal(subjects: tuple[str, ...], subjects_from: TextIO | None, purpose: str
         say(json.dumps(read(_named(subjects, subjects_from), purpose), indent=2, default=str, ensure_ascii=False))
 
 
+@privacy.command("back-up-vault", short_help="Copy the keys of the vault elsewhere.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def back_up_vault(folder: Path) -> None:
+    """Write a copy of the vault's keys, wrapped as they are, to a folder elsewhere; remove the copies there that are too old.
+
+    Backups of the warehouse leave the vault out, since a key must not outlive the erasure of its person there.
+    """
+    from privacy.vault_keys import back_up
+    from warehouse.console import say
+
+    say(str(back_up(folder)))
+
+
 @privacy.command("rotate-key", short_help="Change the key of the pseudonyms.")
 def rotate_key() -> None:
     """Hash all pseudonyms that are held once more, with a new key, and know everybody by them from now on.

@@ -170,6 +170,9 @@ def _remains(certificate: Certificate, waiting: int) -> list[dict[str, str]]:
     remains = [{"what": f"rows of {table}, without the person", "until": "for good", "why": blank[table.removeprefix("raw_")]} for table in kept]
     if waiting:
         remains.append({"what": f"{waiting} webhooks in the spool", "until": "the next load", "why": "they stand in a file that is written to, or in a bucket"})
+    if certificate.places.get("vault"):
+        why = "docs/how-to/vault.md; a copy that is put back is rid of these keys by the restore's replay"
+        remains.append({"what": "keys in copies of the vault", "until": f"{policy().vault.copies_kept_days} days from now", "why": why})
     if settings().storage == "motherduck":
         remains.append({"what": "past versions in MotherDuck", "until": "MotherDuck lets go of them", "why": "they cannot be written anew from here"})
     remains.append({"what": "backups made before", "until": "they expire", "why": "they cannot be changed; a restore erases again before anyone connects"})

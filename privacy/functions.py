@@ -58,11 +58,11 @@ def _bind_e164(connection: "DuckDBPyConnection") -> None:
 
 def _bind_seal(connection: "DuckDBPyConnection") -> None:
     import pyarrow as pa
-    from duckdb.func import ARROW
+    from duckdb.func import ARROW, SPECIAL
 
     from privacy.vault import sealed_values
 
     def sealed(bound: Any, subjects: Any, values: Any) -> Any:
         return pa.array(sealed_values(bound.to_pylist(), subjects.to_pylist(), values.to_pylist()), pa.binary())
 
-    connection.create_function(SEAL, sealed, ["VARCHAR", "VARCHAR[]", "VARCHAR"], "BLOB", type=ARROW, null_handling="special")
+    connection.create_function(SEAL, sealed, ["VARCHAR", "VARCHAR[]", "VARCHAR"], "BLOB", type=ARROW, null_handling=SPECIAL)

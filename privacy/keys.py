@@ -25,7 +25,7 @@ def ring() -> list[tuple[str, bytes]]:
 
 def before() -> list[tuple[str, bytes]]:
     """The keys that were in force before, the oldest first."""
-    return [(key_id, key.get_secret_value().encode()) for key_id, key in settings().privacy.hmac_keys_before.items()]
+    return [(key_id, key.get_secret_value().encode()) for key_id, key in (settings().privacy.hmac_keys_before or {}).items()]
 
 
 def ring_ids() -> list[str]:

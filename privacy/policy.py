@@ -106,10 +106,16 @@ class RetentionRule(BaseModel):
 
 
 class VaultRule(BaseModel):
-    """Who may read what is sealed, each as the audit trail calls them: a user of the machine, or `github:<name>`."""
+    """Who may read what is sealed, and how long copies of its keys are kept.
+
+    Attributes:
+        readers: each as the audit trail calls them: a user of the machine, or `github:<name>`.
+        copies_kept_days: for so long a key that was destroyed may come back from a copy; 30 at the most.
+    """
 
     model_config = ConfigDict(extra="forbid")
     readers: list[Annotated[str, Field(min_length=1)]] = []
+    copies_kept_days: Annotated[int, Field(ge=1, le=30)] = 30
 
 
 class Policy(BaseModel):

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from privacy import audit, vault_keys
+from privacy import audit, erasures, vault_keys
 from privacy.policy import SubjectRule, policy
 from privacy.pseudonyms import held_names
 from privacy.rows import base_of
@@ -149,6 +149,7 @@ class Sealer:
                 altered or belongs elsewhere, or this is not the vault it was sealed with.
         """
         may_read()
+        vault_keys.destroy(erasures.tags())  # a copy of the vault that was put back may hold keys of persons who were erased since
         closed = [one.name for one in table.schema if one.name.endswith(SUFFIX) and pa.types.is_binary(one.type)]
         values = {column: table.column(column).to_pylist() for column in closed}
         heads = {_head_of(value) for column in closed for value in values[column] if value is not None}
@@ -296,7 +297,8 @@ def _members(column: str) -> str:
 
 def _different(values: pa.ChunkedArray) -> list[str]:
     flat = pc.list_flatten(values) if pa.types.is_list(values.type) else values
-    return pc.drop_null(pc.unique(flat)).to_pylist()  # type: ignore[no-any-return]
+    different: list[str] = pc.drop_null(pc.unique(flat)).to_pylist()
+    return different
 
 
 def _cipher(keys: Iterable[bytes | None]) -> Any:

@@ -11,10 +11,11 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from privacy import keys
+from privacy.policy import policy
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError
 from warehouse.files import flush_file, flush_folder
@@ -22,6 +23,7 @@ from warehouse.settings import settings
 
 KEY_BYTES = 32
 _NONCE = 12
+_STAMP = "%Y%m%dT%H%M%SZ"
 _AAD = b"vault key 1:"
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS master (key_id TEXT PRIMARY KEY, sealed BLOB NOT NULL)",
@@ -183,6 +185,30 @@ def copy_to(target: Path) -> int:
     flush_file(target)
     flush_folder(target.parent)
     return int(count)
+
+
+def back_up(folder: Path) -> Path:
+    """Write a copy of the vault to a folder elsewhere, and remove the copies there that are older than the policy keeps them.
+
+    Returns:
+        the copy.
+
+    Raises:
+        UsageError: there is no vault, or the folder is in the home, where what copies the home would keep it for longer.
+    """
+    if not file().exists():
+        raise UsageError(f"there is no vault at {file()}.", mend="a load of a column that is declared `encrypt`, or an archive, makes it")
+    if folder.resolve().is_relative_to(settings().home):
+        raise UsageError(f"{folder} is inside WAREHOUSE_HOME.", mend="name a folder elsewhere, best on another machine")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    now = clock.now()
+    copy = folder / f"vault_{now:{_STAMP}}.sqlite"
+    copy_to(copy)
+    oldest = now - timedelta(days=policy().vault.copies_kept_days)
+    for old in folder.glob("vault_*.sqlite"):
+        if datetime.strptime(old.stem, f"vault_{_STAMP}").replace(tzinfo=UTC) < oldest:
+            _overwrite(old)
+    return copy
 
 
 def check() -> int:

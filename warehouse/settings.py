@@ -39,7 +39,7 @@ class PrivacySettings(BaseModel):
     model_config = ConfigDict(extra="forbid")
     hmac_key: SecretStr | None = None
     hmac_key_id: str = "k1"
-    hmac_keys_before: dict[str, SecretStr] = {}
+    hmac_keys_before: dict[str, SecretStr] | None = None
     erasures: Path | None = None
     anchors: Path | None = None
     vault: Path | None = None
@@ -54,9 +54,9 @@ class PrivacySettings(BaseModel):
 
     @model_validator(mode="after")
     def _keys_are_told_apart(self) -> "PrivacySettings":
-        if self.hmac_key_id in self.hmac_keys_before:
+        if self.hmac_key_id in (self.hmac_keys_before or {}):
             raise ValueError(f"HMAC_KEY_ID is {self.hmac_key_id}, and a key before has that id too: give each new key a new id")
-        for value in self.hmac_keys_before.values():
+        for value in (self.hmac_keys_before or {}).values():
             self._long_enough(value)
         return self
 
@@ -279,7 +279,7 @@ def _given_secrets() -> list[str]:
         ]
     own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key)
     given = [secret.get_secret_value() for secret in own if secret is not None]
-    given += [secret.get_secret_value() for secret in now.privacy.hmac_keys_before.values()]
+    given += [secret.get_secret_value() for secret in (now.privacy.hmac_keys_before or {}).values()]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 

@@ -192,12 +192,18 @@ def test_a_wrong_master_key_and_another_vault_are_refused(vaulted: vault.Sealer,
     assert "PRIVACY__VAULT_KEY is not set" in fails(vaulted.seal, people(1), "crm", "people").what
 
 
-def test_a_copy_of_the_vault_is_whole_and_only_the_master_key_opens_it(vaulted: vault.Sealer, tmp_path: Path) -> None:
+def test_a_copy_of_the_vault_is_whole_and_none_is_kept_for_too_long(
+    vaulted: vault.Sealer, tmp_path: Path, setting: Callable[[str, str | None], None], fails: Callable[..., WarehouseError]
+) -> None:
     sealed = vaulted.seal(people(1, 2), "crm", "people")
-    assert vault_keys.copy_to(tmp_path / "copy.sqlite") == 4
+    assert "inside WAREHOUSE_HOME" in fails(vault_keys.back_up, settings().home / "copies").what
+    first = vault_keys.back_up(tmp_path / "copies")
     vault_keys.file().unlink()
-    shutil.copy(tmp_path / "copy.sqlite", settings().vault_file)
+    shutil.copy(first, settings().vault_file)
     assert opened(vaulted, sealed, "people").column("id").to_pylist() == [1, 2]
+    setting("WAREHOUSE_NOW", (clock.now() + timedelta(days=31)).isoformat())
+    second = vault_keys.back_up(tmp_path / "copies")
+    assert list((tmp_path / "copies").iterdir()) == [second]
 
 
 LOADED = """
