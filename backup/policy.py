@@ -25,7 +25,7 @@ def _duration(value: object) -> object:
         return value
     found = re.fullmatch(r"([1-9]\d*)\s*([mhd])", str(value).strip())
     if not found:
-        raise ValueError("a duration is a whole number and one of m, h, d, for example 15m, 6h or 30d")
+        raise ValueError("a duration is a whole number and one of m, h, d, for example 6h or 30d")
     return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
 
 

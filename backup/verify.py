@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from backup import manifest, pack
 from backup.encryption import Damaged
 from backup.log_kept import KIND, SEGMENT_BYTES, gaps, is_partial, segments
-from backup.manifest import Manifest, Pack
+from backup.manifest import Drill, Manifest, Pack, Received
 from backup.policy import Kind, configured
 from backup.store import Held, Store, StoreFailed, stores
 from warehouse.console import progress, tell
@@ -70,7 +70,9 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
             break
     found.backups += len(backups)
     newest = {one.key: (one, backup.id) for backup in reversed(backups) for one in backup.packs}
+    _small(store, f"{what}/drills/", Drill, found)
     if what == KIND:
+        _small(store, f"{what}/received/", Received, found)
         newest |= _log(store, packs, found)
         _require_no_gap(store, held, found)
     with progress(f"store {store.name}: reading back", sum(one.bytes for one, _ in newest.values()), of_bytes=True) as advance:
@@ -87,6 +89,17 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
                 found.problems.append(Problem(store.name, backup, error.what))
             found.objects += 1
             found.bytes += one.bytes
+
+
+def _small(store: Store, folder: str, model: "type[Drill | Received]", found: Verified) -> None:
+    """What is said of backups beside them: what drills found, how far the log is received."""
+    for key, one in store.held(folder).items():
+        found.objects += 1
+        found.bytes += one.bytes
+        try:
+            manifest.decode(store.read(one), model, f"store {store.name}: {key}")
+        except (StoreFailed, Damaged) as error:
+            found.problems.append(Problem(store.name, "", error.what))
 
 
 def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tuple[Pack, str]]:
