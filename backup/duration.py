@@ -15,7 +15,7 @@ def _parsed(value: object) -> object:
         return value
     found = re.fullmatch(r"([1-9]\d*)\s*([mhdy])", str(value).strip())
     if not found:
-        raise ValueError("a duration is a whole number and one of m, h, d, y, for example 15m, 6h or 30d")
+        raise ValueError("a duration is a whole number and one of m, h, d, y, for example 6h or 30d")
     hours = int(found.group(1)) * _HOURS[found.group(2)]
     return timedelta(days=math.ceil(hours / 24)) if found.group(2) == "y" else timedelta(hours=hours)
 

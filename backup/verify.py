@@ -7,7 +7,7 @@ from backup import manifest, pack
 from backup.archive import lock_problems
 from backup.encryption import Damaged
 from backup.log_kept import KIND, SEGMENT_BYTES, gaps, is_partial, segments
-from backup.manifest import Manifest, Pack
+from backup.manifest import Drill, Manifest, Pack, Received
 from backup.policy import ARCHIVES, Kind
 from backup.prices import needs_thaw
 from backup.store import Held, Store, StoreFailed, stores
@@ -74,7 +74,9 @@ def _verify_store(store: Store, what: Kind, everything: bool, found: Verified) -
     newest = {one.key: (one, backup.id) for backup in reversed(backups) for one in backup.packs}
     if what in ARCHIVES:
         found.problems += [Problem(store.name, backup, said) for backup, said in lock_problems(store, backups, packs)]
+    _small(store, f"{what}/drills/", Drill, found)
     if what == KIND:
+        _small(store, f"{what}/received/", Received, found)
         newest |= _log(store, packs, found)
         _require_no_gap(store, held, found)
     with progress(f"store {store.name}: reading back", sum(one.bytes for one, _ in newest.values()), of_bytes=True) as advance:
@@ -105,6 +107,17 @@ def _require_size(store: Store, one: Pack, held: Held) -> None:
     """What cannot be read now is looked at: it was written part by part with its SHA-256, and is read by the drill."""
     if held.bytes != one.bytes:
         raise Damaged(f"store {store.name}: {one.key} has {held.bytes:,} bytes, {one.bytes:,} were written.", store=store.name)
+
+
+def _small(store: Store, folder: str, model: "type[Drill | Received]", found: Verified) -> None:
+    """What is said of backups beside them: what drills found, how far the log is received."""
+    for key, one in store.held(folder).items():
+        found.objects += 1
+        found.bytes += one.bytes
+        try:
+            manifest.decode(store.read(one), model, f"store {store.name}: {key}")
+        except (StoreFailed, Damaged) as error:
+            found.problems.append(Problem(store.name, "", error.what))
 
 
 def _log(store: Store, packs: dict[str, Held], found: Verified) -> dict[str, tuple[Pack, str]]:

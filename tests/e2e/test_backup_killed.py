@@ -5,7 +5,7 @@ The short form of `make trials-backup`: 30 kinds of its catalogue, once each.
 
 import pytest
 from faults.home import HOME_FAULTS
-from faults.production import PRODUCTION_FAULTS
+from faults.production_faults import PRODUCTION_FAULTS
 from faults.trials import at_most, kinds, run
 
 SEED = 1

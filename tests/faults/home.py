@@ -16,11 +16,13 @@ from faults.world import World, expected, only_covered, own_stores, small_disk
 from integration.backup_home import METRICS, content
 
 from backup.plan import is_due, kept
+from backup.policy import StoreName
 from backup.restore import Choice, restore_warehouse
 from backup.store import stores
 from backup.verify import uncover, verify
 from warehouse.errors import StepFailed, WarehouseError
 
+STORES: tuple[StoreName, ...] = ("a", "b")
 Fault = Callable[[World, random.Random], None]
 
 
@@ -40,7 +42,7 @@ def killed(do: str) -> Fault:
 
 def store_killed(world: World, chance: random.Random) -> None:
     """A store's server is killed while a backup is taken, and starts again."""
-    server = world.backups.servers[chance.choice("ab")]
+    server = world.backups.servers[chance.choice(STORES)]
     process = world.worker.begin("take", world.settings())
     time.sleep(chance.random() * world.seconds)
     server.kill()
@@ -55,7 +57,7 @@ def network(way: str) -> Fault:
     """A backup and a restore through a bad network may fail; what they say is so."""
 
     def fault(world: World, chance: random.Random) -> None:
-        store = chance.choice("ab")
+        store = chance.choice(STORES)
         try:
             with bad_network(world.backups.servers[store], chance, way) as address:
                 world.write(**{store: address})
@@ -73,8 +75,8 @@ def bit_in_store(part: str) -> Fault:
     """One bit of an object of a kind is turned: it is found, nothing else is, and what was acknowledged comes back from the other store."""
 
     def fault(world: World, chance: random.Random) -> None:
-        store = chance.choice("ab")
-        key = chance.choice([key for key in world.backups.keys(store) if key.endswith(part) and "/drills/" not in key])
+        store = chance.choice(STORES)
+        key = chance.choice([key for key in world.backups.keys(store) if key.endswith(part)])
         size = world.backups.servers[store].client(store).head_object(Bucket=world.backups.buckets[store], Key=key)["ContentLength"]
         at = chance.randrange(size)
         world.backups.flip(store, key, at)
@@ -131,7 +133,7 @@ def disk_full_at_restore(world: World, chance: random.Random) -> None:
 
 def covered(world: World, chance: random.Random) -> None:
     """Somebody with the full keys of a store deletes and overwrites; nothing is locked, and no version destroyed."""
-    store = chance.choice("ab")
+    store = chance.choice(STORES)
     _cover(world, store, chance)
     world.take()
     world.restore(sorted(world.truth)[0])
@@ -188,7 +190,7 @@ def bucket_deleted(world: World, chance: random.Random) -> None:
     """A bucket is emptied and deleted: the other store has all, and the next backup after `setup` is in both."""
     with own_stores(world, buckets=True):
         world.take()
-        store = chance.choice("ab")
+        store = chance.choice(STORES)
         client, bucket = world.backups.servers[store].client(store), world.backups.buckets[store]
         for one in client.list_object_versions(Bucket=bucket)["Versions"]:
             client.delete_object(Bucket=bucket, Key=one["Key"], VersionId=one["VersionId"])
@@ -235,12 +237,12 @@ def clock_wrong(world: World, chance: random.Random) -> None:
         world.set("WAREHOUSE_NOW", None)
 
 
-def region_lost(store: str) -> Fault:
+def region_lost(store: StoreName) -> Fault:
     """A store is gone, server and all: the other brings everything back; backups go on where the first store is left."""
 
     def fault(world: World, chance: random.Random) -> None:
         world.backups.servers[store].kill()
-        other = "b" if store == "a" else "a"
+        other: StoreName = "b" if store == "a" else "a"
         try:
             world.restore(chance.choice(sorted(world.truth)))
             world.set(f"BACKUP__{store.upper()}__ACCESS_KEY_ID", None)
@@ -274,6 +276,7 @@ HOME_FAULTS: dict[str, Fault] = {
     "backup killed": killed("take"), "restore killed": killed("restore"), "drill killed": killed("drill"), "store's server killed": store_killed,
     "disk full at backup": disk_full_at_backup, "disk full at restore": disk_full_at_restore, **{way: network(way) for way in WAYS},
     "bit turned: manifest": bit_in_store(".manifest"), "bit turned: pack": bit_in_store(".age"), "bit turned: index": bit_in_store(".index"),
+    "bit turned: drill": bit_in_store(".drill"),
     "bit turned: landing zone": bit_on_disk("landing/**/*.parquet"), "bit turned: warehouse": bit_on_disk("warehouse.duckdb"),
     "bit turned: state": bit_on_disk("sqlmesh_state.duckdb"), "covered": covered, "ransomware": ransomware, "bucket deleted": bucket_deleted,
     "schedule doubled": doubled, "schedule late": late, "clock wrong": clock_wrong, "region a lost": region_lost("a"), "region b lost": region_lost("b"),

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from faults import network
 from faults.home import HOME_FAULTS
-from faults.production import PRODUCTION_FAULTS, Production
+from faults.production import Production
+from faults.production_faults import PRODUCTION_FAULTS
 from faults.worker import Worker
 from faults.world import World
 from integration.object_stores import s3_server
@@ -69,6 +70,7 @@ def run(folder: Path, seed: int, chosen: Sequence[tuple[int, str]]) -> Iterator[
         worker = Worker(str(folder / "said"))
         stack.callback(worker.close)
         world: World | Production | None = None
+        stack.callback(lambda: _end(world))
         for number, kind in sorted(chosen, key=lambda one: one[1] in PRODUCTION_FAULTS):
             chance, began = random.Random(seed * 1_000_003 + number), time.monotonic()
             outcome, error, notes = "held", "", {}
@@ -96,7 +98,6 @@ def run(folder: Path, seed: int, chosen: Sequence[tuple[int, str]]) -> Iterator[
                     server.start()
                 set_("WAREHOUSE_NOW", None)
             yield Trial(number, kind, outcome, time.monotonic() - began, error, notes)
-        _end(world)
 
 
 def _end(world: World | Production | None) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from warehouse.settings import ROOT
 
@@ -113,8 +114,7 @@ def children(process: int, name: str) -> list[int]:
     found = []
     for entry in os.listdir("/proc"):
         with suppress(OSError, ValueError, IndexError):
-            stat = open(f"/proc/{entry}/stat").read()  # noqa: SIM115 - read at once
-            command, _, rest = stat.partition("(")[2].rpartition(")")
+            command, _, rest = Path(f"/proc/{entry}/stat").read_text().partition("(")[2].rpartition(")")
             if command == name[:15] and int(rest.split()[1]) == process:
                 found.append(int(entry))
     return found

@@ -17,6 +17,7 @@ from integration.object_stores import Backups, S3Server
 
 from backup import policy
 from backup.manifest import time_of
+from backup.policy import StoreName
 from backup.restore import Choice, restore_warehouse
 from backup.store import stores
 from backup.take import one_at_a_time, take_warehouse
@@ -93,11 +94,11 @@ class World:
             assert time_of(newer[-1]) - time_of(backup) > data.keep, f"{backup} is gone"
             del self.truth[backup]
 
-    def restore(self, backup: str, *, only: str | None = None) -> float:
+    def restore(self, backup: str, *, only: StoreName | None = None) -> float:
         """Restore an acknowledged backup and compare each file with the truth; returns the seconds it took."""
         into = self.folder / "back"
         try:
-            done = restore_warehouse(Choice("warehouse", only), backup, into, METRICS)  # type: ignore[arg-type]  # the name of a store
+            done = restore_warehouse(Choice("warehouse", only), backup, into, METRICS)
             found = content(done.into)
             differing = {path for path in found.keys() | self.truth[backup].keys() if found.get(path) != self.truth[backup].get(path)}
             assert not differing, f"{backup} came back otherwise: {sorted(differing)}"

@@ -46,15 +46,20 @@ def glacier() -> Iterator[Glacier]:
 
 
 @pytest.fixture
-def deep(glacier: Glacier, backups: Backups, home: Path, setting: Setting) -> Iterator[str]:
-    """The id of an archive that is in store B and, frozen, in store C."""
-    glacier.thaws_after(2)
+def third(glacier: Glacier, backups: Backups, setting: Setting) -> None:
+    """Store C, for archives that are frozen."""
     backups.third = glacier.store(f"archives-{backups.prefix}", backups.prefix)
     for part, value in zip(("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"), KEY, strict=True):
         setting(f"BACKUP__C__{part}", value)
     cold = "{every: 30d, keep: 7y, stores: [c], storage_class: DEEP_ARCHIVE, drill_every: 100d, thaw: {tier: Bulk, days: 3}}"
     backups.write(lock_days=None, export="{every: 7d, keep: 90d, stores: [a, b]}", archive="{every: 7d, keep: 7y, stores: [b]}", deep_archive=cold)
     stores()["c"].set_up()
+
+
+@pytest.fixture
+def deep(third: None, glacier: Glacier, home: Path) -> Iterator[str]:
+    """The id of an archive that is in store B and, frozen, in store C."""
+    glacier.thaws_after(2)
     fill(home)
     take_archive(0)
     yield take_deep_archive().backup.id
@@ -85,23 +90,6 @@ def test_it_is_asked_for_once_and_comes_back_when_it_has_thawed(deep: str, tmp_p
     assert [note["tier"] for note in (json.loads(file.read_text()) for file in (home / "backup" / "thaws").iterdir())] == ["Bulk"]
 
 
-def test_asking_for_what_somebody_else_asked_for_is_no_error(deep: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    copy = _copy(deep)
-
-    def refuses(**given: Any) -> None:
-        answer: Any = {"Error": {"Code": "RestoreAlreadyInProgress"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
-        raise ClientError(answer, "RestoreObject")
-
-    monkeypatch.setattr(copy.store.client, "restore_object", refuses)
-    assert thaw.ask(copy.store, copy.objects[0], Thaw()) is False
-
-
-def test_waiting_ends_when_it_has_thawed(deep: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, glacier: Glacier) -> None:
-    glacier.thaws_after(3)
-    monkeypatch.setattr(thaw, "PAUSE", 0.01)
-    assert restore_archive([_copy(deep)], tmp_path / "back", wait=True).tables
-
-
 @pytest.mark.parametrize(
     ("said", "state"),
     [
@@ -116,17 +104,7 @@ def test_how_a_thaw_stands_is_read_off_the_store_s_answer(home: Path, said: str 
     assert Head("STANDARD", datetime.now(UTC), thaw=said).state == "at once"
 
 
-def test_a_thaw_that_ran_out_is_asked_for_again(deep: str, tmp_path: Path, setting: Setting, fails: Fails, glacier: Glacier) -> None:
-    glacier.thaws_after(0)
-    copy = _copy(deep)
-    assert thaw.ask(copy.store, copy.objects[0], Thaw(days=3)) is True
-    assert thaw.ask(copy.store, copy.objects[0], Thaw(days=3)) is False
-    setting("WAREHOUSE_NOW", (datetime.now(UTC) + timedelta(days=4)).isoformat())
-    assert copy.store.head(copy.objects[0]).state == "frozen"
-    assert thaw.ask(copy.store, copy.objects[0], Thaw(days=3)) is True
-
-
-def test_a_wait_that_is_killed_goes_on_with_the_same_command(deep: str, tmp_path: Path, glacier: Glacier) -> None:
+def test_a_wait_that_is_killed_goes_on_with_the_same_command(deep: str, tmp_path: Path, glacier: Glacier, monkeypatch: pytest.MonkeyPatch) -> None:
     copy, into = _copy(deep), tmp_path / "back"
     thaw.ask(copy.store, copy.objects[0], Thaw())
     assert copy.store.head(copy.objects[0]).state == "thawing"
@@ -144,8 +122,9 @@ def test_a_wait_that_is_killed_goes_on_with_the_same_command(deep: str, tmp_path
     ended = call("restore", "archive", deep, "--into", str(into), "--store", "c")
     assert ended.code == 4
     assert "come back then with: warehouse restore archive" in ended.err
-    glacier.thaws_after(1)
-    cli.main(["restore", "archive", deep, "--into", str(into), "--store", "c"], standalone_mode=False)
+    glacier.thaws_after(3)
+    monkeypatch.setattr(thaw, "PAUSE", 0.01)
+    cli.main(["restore", "archive", deep, "--into", str(into), "--store", "c", "--wait"], standalone_mode=False)
     assert sorted(path.name for path in into.iterdir()) == ["README.md", "landing", "marts", "raw_postgres", "schema.json", "sqlmesh_state"]
     assert not list(tmp_path.glob(".back*"))
 
@@ -181,8 +160,12 @@ def test_it_is_looked_at_when_it_cannot_be_read_and_the_drill_goes_on_with_what_
     assert {one.check for one in watch() if one.what == "deep_archive"} == {"backup_age", "drill_overdue"}
 
 
-def test_what_it_costs_is_told_before(deep: str, capsys: pytest.CaptureFixture[str], fails: Fails) -> None:
-    one = thaw.cost(_copy(deep).store, _copy(deep).objects, Thaw(tier="Standard", days=2))
+def test_the_cost_is_told_before_it_is_asked_for_and_what_somebody_asked_for_or_ran_out_is_no_error(
+    deep: str, capsys: pytest.CaptureFixture[str], setting: Setting, monkeypatch: pytest.MonkeyPatch, glacier: Glacier
+) -> None:
+    copy = _copy(deep)
+    (held,) = copy.objects
+    one = thaw.cost(copy.store, copy.objects, Thaw(tier="Standard", days=2))
     size = one.bytes / 1e9
     assert one.usd == pytest.approx({"thaw": size * 0.02 + 0.0001, "open copy": size * 0.023 * 2 / 30.4375, "reading": 0.0, "transfer": size * 0.09})
     assert one.hours == 12
@@ -191,12 +174,25 @@ def test_what_it_costs_is_told_before(deep: str, capsys: pytest.CaptureFixture[s
     assert timedelta(days=179) < one.paid_until - datetime.now(UTC) <= timedelta(days=180)
     cli.main(["restore", "archive", deep, "--store", "c", "--dry-run", "--tier", "Standard"], standalone_mode=False)
     assert "DEEP_ARCHIVE" in capsys.readouterr().out
-    assert _copy(deep).store.head(_copy(deep).objects[0]).state == "frozen", "nothing was asked for"
     with pytest.raises(UsageError, match="DEEP_ARCHIVE has Standard and Bulk"):
         cli.main(["restore", "archive", deep, "--store", "c", "--dry-run", "--tier", "Expedited"], standalone_mode=False)
+    assert copy.store.head(held).state == "frozen", "nothing was asked for"
+
+    def refuses(**given: Any) -> None:
+        answer: Any = {"Error": {"Code": "RestoreAlreadyInProgress"}, "ResponseMetadata": {"HTTPStatusCode": 409}}
+        raise ClientError(answer, "RestoreObject")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copy.store.client, "restore_object", refuses)
+        assert thaw.ask(copy.store, held, Thaw()) is False
+    glacier.thaws_after(0)
+    assert [thaw.ask(copy.store, held, Thaw(days=3)) for _ in range(2)] == [True, False]
+    setting("WAREHOUSE_NOW", (datetime.now(UTC) + timedelta(days=4)).isoformat())
+    assert copy.store.head(held).state == "frozen"
+    assert thaw.ask(copy.store, held, Thaw(days=3)) is True
 
 
-def test_rules_of_the_bucket_are_ours_or_leave_backups_alone(deep: str, backups: Backups, fails: Fails, glacier: Glacier) -> None:
+def test_rules_of_the_bucket_are_ours_or_leave_backups_alone(third: None, backups: Backups, fails: Fails, glacier: Glacier) -> None:
     store = stores()["c"]
     client, bucket = glacier.client(), store.bucket
     harmless = {"ID": "theirs", "Status": "Enabled", "Filter": {"Prefix": "elsewhere/"}, "Expiration": {"Days": 1}}
