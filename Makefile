@@ -45,8 +45,8 @@ test: setup  ## Run all tests
 trials: setup  ## Kill 200 runs, 200 times the loader alone, 40 times the receiver of webhooks, and compare what the next makes of it
 	@WAREHOUSE_TRIALS=200 $(BIN)/python -m pytest -n 0 tests/e2e/test_loader_killed.py tests/e2e/test_killed.py tests/e2e/test_webhooks_killed.py
 
-trials-backup: setup  ## 1,000 faults at backups and restores: kills, bad networks, turned bits, attackers; what was acknowledged comes back
-	@WAREHOUSE_TRIALS=$${WAREHOUSE_TRIALS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_backup_killed.py
+trials-backup: setup  ## 1,000 faults at backups: kills, full disks, bad networks, turned bits, attackers; WITH="--trials 50 --seed 2" for a look, "--write" keeps it in docs
+	@$(BIN)/python -m tests.trials_backup $(WITH)
 
 trials-monitoring: setup  ## How many faults monitoring finds, how often it cries wolf: an hour; WITH="--short" for a look, "--write" keeps it in docs
 	@$(BIN)/python -m tests.trials_monitoring $(WITH)

@@ -6,15 +6,21 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 
 from backup import manifest, snapshot
+from backup.archive import copies_of
+from backup.drill_log import end_left, rehearse
 from backup.export import restore_export
+from backup.log_kept import KIND, received_until
 from backup.manifest import Drill
 from backup.policy import Kind, StoreName
+from backup.prices import needs_thaw
 from backup.restore import Choice, Restored, restore_warehouse
+from backup.restore_archive import restore_archive
 from backup.restore_postgres import drop, given_target, renamed, restore_postgres
 from backup.snapshot import Metric
-from backup.store import Store, StoreFailed
+from backup.store import Store, StoreFailed, stores
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError, scrub
 
@@ -75,17 +81,83 @@ def drill_postgres(seed: int, only: StoreName | None = None) -> list[Drill]:
     return _drills("postgres", restored, seed, only)
 
 
-def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None) -> list[Drill]:
+def drill_archive(what: Kind, seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for the archives. Of one that must be thawed, one that chance chooses is asked for; called again, the drill goes on with it.
+
+    Raises:
+        ComeBack: it thaws; nothing is wrong.
+    """
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        into = snapshot.folder() / f"drill_{what}" / backup
+        for left in into.parent.glob("*"):
+            if left.name != f".{backup}.download":
+                shutil.rmtree(left, ignore_errors=True)
+        copies = [copy for copy in copies_of(backup, only)[0] if copy.kind == what]
+        yield restore_archive(copies, into)
+        shutil.rmtree(into.parent, ignore_errors=True)  # what was downloaded stays when it fails, and is not downloaded twice
+
+    return _drills(what, restored, seed, only, _thawing(what, only))
+
+
+def _thawing(what: Kind, only: StoreName | None) -> list[str]:
+    """The backups of which something was asked for; none where nothing has to be."""
+    found = []
+    for name, store in stores(what).items():
+        if only in (None, name):
+            held = store.held(f"{what}/packs/")
+            found += [key for key, one in held.items() if needs_thaw(one.storage_class) and store.head(one).state in ("thawing", "open")]
+    return sorted(key.rpartition("/")[2].rpartition("-")[0] for key in found)
+
+
+def drill_log(seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for base and log, in servers of its own that nobody else can reach: to the last commit there is, and to an instant by chance.
+
+    Each recovers first to the position that the base's manifest has fingerprints of, and is compared there.
+    """
+    choice = Choice(KIND, only)
+    ids = choice.ids()
+    if not ids:
+        raise UsageError(f"there is no backup of {KIND} to drill.", mend=f"`warehouse backup run {KIND}` takes one")
+    said = [until for place in choice.places if (until := received_until(place.store))]
+    until = max(said, default=manifest.time_of(ids[-1]))
+    first = manifest.time_of(ids[0])
+    by_chance = first + (until - first) * random.Random(seed).random()  # noqa: S311 - a choice that is repeated, no secret
+    point, done = (clock.now() - until).total_seconds(), []
+    for to in (None, max(by_chance, first)):
+
+        @contextmanager
+        def restored(choice: Choice, backup: str, to: datetime | None = to) -> Iterator[Restored]:
+            into = snapshot.folder() / "drill" / backup
+            end_left(into.parent)
+            shutil.rmtree(into.parent, ignore_errors=True)
+            try:
+                yield rehearse(choice, backup, into, to)
+            finally:
+                shutil.rmtree(into.parent, ignore_errors=True)
+
+        done.append(_drill(KIND, choice, choice.at(to) if to else ids[-1], restored, point))
+    for place in choice.places:
+        for one in done:
+            _keep(place.store, one, only)
+    return done
+
+
+def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None, thawing: Sequence[str] = ()) -> list[Drill]:
+    """Args: thawing: backups of which one is drilled instead of the newest and another: it was paid for."""
     choice = Choice(what, only)
     ids = choice.ids()
     if not ids:
         raise UsageError(f"there is no backup of {what} to drill.", mend=f"`warehouse backup run {what}` takes one")
     chosen = [ids[-1], *random.Random(seed).sample(ids[:-1], min(1, len(ids) - 1))]  # noqa: S311 - a choice that is repeated, no secret
+    if what == "deep_archive":  # one is asked for, and the same again when it has thawed
+        chosen = [one for one in ids if one in thawing][-1:] or [random.Random(seed).choice(ids)]  # noqa: S311 - a choice that is repeated, no secret
     point = (clock.now() - manifest.time_of(ids[-1])).total_seconds()
     done = [_drill(what, choice, backup, restored, point) for backup in chosen]
     for place in choice.places:
         for one in done:
-            _keep(place.store, one)
+            _keep(place.store, one, only)
     return done
 
 
@@ -103,17 +175,18 @@ def _drill(what: Kind, choice: Choice, backup: str, restored: _Restores, point: 
     )  # fmt: skip
 
 
-def _keep(store: Store, drill: Drill) -> None:
+def _keep(store: Store, drill: Drill, only: StoreName | None) -> None:
     """Best effort: what a drill found is told in any case, and in the ledger."""
     try:
-        store.put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}.drill", manifest.encode(drill))
+        alone = f"-{only}" if only else ""
+        store.at_once().put(f"{_folder(drill.what)}{manifest.new_id(drill.at)}{alone}.drill", manifest.encode(drill))
     except StoreFailed:
         return
 
 
-def last_drills(store: Store, what: Kind) -> list[Drill]:
-    """What the last drills found, by the newest of each backup drilled, newest first; at most four are read."""
-    held = store.held(_folder(what))
+def last_drills(store: Store, what: Kind, alone: StoreName | None = None) -> list[Drill]:
+    """What the last drills found, newest first; at most four are read. `alone`: of those from this store alone."""
+    held = {key: one for key, one in store.held(_folder(what)).items() if alone is None or key.endswith(f"-{alone}.drill")}
     return [manifest.decode(store.read(held[key]), Drill, f"store {store.name}: {key}") for key in sorted(held, reverse=True)[:4]]
 
 

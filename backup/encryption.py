@@ -96,6 +96,20 @@ def identities() -> "list[x25519.Identity]":
     return found
 
 
+class _Large:
+    """Reads a mebibyte at a time for a library that asks for a few kilobytes: each of its questions would be one of the network's library."""
+
+    def __init__(self, source: Reads) -> None:
+        self._source, self._rest = source, memoryview(b"")
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._rest:
+            self._rest = memoryview(self._source.read(1 << 20))
+        size = len(self._rest) if size < 0 else size
+        taken, self._rest = self._rest[:size], self._rest[size:]
+        return bytes(taken)
+
+
 class _Keeps:
     """Passes bytes on, and keeps the error that the library would turn into a text."""
 
@@ -172,7 +186,7 @@ def opened(source: Reads, keys: "Sequence[x25519.Identity]") -> "Iterator[Binary
 def _decrypt(source: Reads, write_end: int, keys: "Sequence[x25519.Identity]", failed: list[BaseException]) -> None:
     import pyrage
 
-    kept_in = _Keeps(source.read)
+    kept_in = _Keeps(_Large(source).read)
     with suppress(BrokenPipeError), os.fdopen(write_end, "wb", buffering=1 << 18) as pipe:
         kept_out = _Keeps(pipe.write)
         try:

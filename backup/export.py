@@ -3,7 +3,7 @@
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from backup import manifest, snapshot
 from backup.encryption import identities
-from backup.manifest import Table
+from backup.manifest import Manifest, Table
 from backup.pack import Source
 from backup.restore import Choice, Restored, fresh, unpack_all
 from backup.take import PATIENCE, Known, Taken, prepared, spread, upload
@@ -48,7 +48,7 @@ def take_export(patience: float = PATIENCE) -> Taken:
     folder.mkdir(parents=True, mode=0o700)
     try:
         began, taken_at = time.monotonic(), clock.now()
-        with _readable(folder, patience) as connection:
+        with readable(folder, patience) as connection:
             tables, sources = _write_all(connection, folder)
         versions = manifest.versions("duckdb")
         backup, indexes = upload("export", chosen[0], known, taken_at, sources, keys, tables=tables, versions=versions, recipients=policy.recipients)
@@ -58,8 +58,13 @@ def take_export(patience: float = PATIENCE) -> Taken:
 
 
 @contextmanager
-def _readable(folder: Path, patience: float) -> "Iterator[DuckDBPyConnection]":
-    """The warehouse at one instant: a copy of the file, or MotherDuck while nobody else writes."""
+def readable(folder: Path, patience: float, also: Sequence[Path] = ()) -> "Iterator[DuckDBPyConnection]":
+    """The warehouse at one instant: a copy of the file, or MotherDuck while nobody else writes.
+
+    Args:
+        folder: where the copy is made, and removed at the end.
+        also: other DuckDB files that are copied there at the same instant, as far as they exist; they stay.
+    """
     import duckdb
 
     if settings().storage == "motherduck":
@@ -69,34 +74,61 @@ def _readable(folder: Path, patience: float) -> "Iterator[DuckDBPyConnection]":
     copy = folder / settings().warehouse_file.name
     if not settings().warehouse_file.exists():
         raise StepFailed(f"there is no warehouse yet at {settings().warehouse_file}.", mend="`warehouse run` makes it")
-    storage.require_free_space(2 * settings().warehouse_file.stat().st_size // 1_000_000 + 50)
+    files = [settings().warehouse_file, *(file for file in also if file.exists())]
+    storage.require_free_space(2 * sum(file.stat().st_size for file in files) // 1_000_000 + 50)
     with snapshot.waiting(patience):
-        snapshot.checkpoint(settings().warehouse_file)
-        shutil.copyfile(settings().warehouse_file, copy)
+        for file in files:
+            snapshot.checkpoint(file)
+            shutil.copyfile(file, folder / file.name)
     with closing(duckdb.connect(str(copy), read_only=True, config=storage.duckdb_config())) as connection:
         storage.in_utc(connection)
         yield connection
     copy.unlink()
 
 
+def relations(connection: "DuckDBPyConnection") -> list[tuple[str, str]]:
+    """The tables and marts that an export holds: schema and name."""
+    return [(schema, table) for schema, table in connection.execute(_RELATIONS).fetchall()]
+
+
+def path_of(schema: str, table: str) -> str:
+    """Where a table stands in an export."""
+    return f"{quote(schema, safe='')}/{quote(table, safe='')}.parquet"
+
+
+def described_file(folder: Path, path: str) -> tuple[Table, Source]:
+    """A Parquet file of an export as a manifest and a pack name it."""
+    file = folder / path
+    content, now = sha256(file), file.stat()
+    with closing(storage.scratch()) as connection:
+        row = connection.execute(f"SELECT count(*) FROM read_parquet({literal(file)})").fetchone()
+    return Table(rows=int(row[0]) if row else 0, fingerprint=content[:32]), Source(path, file, now.st_size, content, 0o644, now.st_mtime_ns)
+
+
 def _write_all(connection: "DuckDBPyConnection", folder: Path) -> tuple[dict[str, Table], list[Source]]:
+    tables, sources = {}, []
+    for schema, table in relations(connection):
+        tell(f"exporting {schema}.{table}")
+        path = path_of(schema, table)
+        copy_out(connection, f"SELECT * FROM {quoted(schema)}.{quoted(table)}", folder / path, f"{schema}.{table}")
+        tables[f"{schema}.{table}"], source = described_file(folder, path)
+        sources.append(source)
+    return tables, sources
+
+
+def copy_out(connection: "DuckDBPyConnection", query: str, file: Path, name: str) -> None:
+    """Write what a query answers as Parquet.
+
+    Raises:
+        StepFailed: it cannot be read or written; `name` says what.
+    """
     import duckdb
 
-    tables, sources = {}, []
-    for schema, table in connection.execute(_RELATIONS).fetchall():
-        tell(f"exporting {schema}.{table}")
-        path = f"{quote(schema, safe='')}/{quote(table, safe='')}.parquet"
-        file = folder / path
-        file.parent.mkdir(exist_ok=True)
-        try:
-            connection.execute(f"COPY (SELECT * FROM {quoted(schema)}.{quoted(table)}) TO {parquet(file)}")
-        except duckdb.Error as error:
-            raise StepFailed(f"{schema}.{table} cannot be exported: {str(error).splitlines()[0]}", mend="`warehouse transform` builds the marts anew") from None
-        content, now = sha256(file), file.stat()
-        row = connection.execute(f"SELECT count(*) FROM read_parquet({literal(file)})").fetchone()
-        tables[f"{schema}.{table}"] = Table(rows=int(row[0]) if row else 0, fingerprint=content[:32])
-        sources.append(Source(path, file, now.st_size, content, 0o644, now.st_mtime_ns))
-    return tables, sources
+    file.parent.mkdir(exist_ok=True, parents=True)
+    try:
+        connection.execute(f"COPY ({query}) TO {parquet(file)}")
+    except duckdb.Error as error:
+        raise StepFailed(f"{name} cannot be exported: {str(error).splitlines()[0]}", mend="`warehouse transform` builds the marts anew") from None
 
 
 def restore_export(choice: Choice, backup: str, into: Path) -> Restored:
@@ -111,12 +143,7 @@ def restore_export(choice: Choice, backup: str, into: Path) -> Restored:
     restored = Restored(one, into)
     try:
         unpack_all(choice, one, partial, keys, restored)
-        with closing(storage.scratch()) as connection:
-            for table, expected in one.tables.items():
-                schema, _, name = table.partition(".")
-                file = partial / quote(schema, safe="") / f"{quote(name, safe='')}.parquet"
-                if connection.execute(f"SELECT count(*) FROM read_parquet({literal(file)})").fetchone() != (expected.rows,):
-                    raise StepFailed(f"{table} has not the rows that were exported.", mend="restore another: `--as-of`")
+        require_equal(one, partial)
         restored.tables = len(one.tables)
         os.sync()
         os.rename(partial, into)
@@ -126,3 +153,15 @@ def restore_export(choice: Choice, backup: str, into: Path) -> Restored:
     restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
     restored.seconds = time.monotonic() - began
     return restored
+
+
+def require_equal(one: Manifest, folder: Path) -> None:
+    """Compare the Parquet files of an export with its manifest: the rows that are read from each, and its fingerprint.
+
+    Raises:
+        StepFailed: a table is not what was exported.
+    """
+    for table, expected in one.tables.items():
+        found, _ = described_file(folder, path_of(*table.split(".", 1)))
+        if found != expected:
+            raise StepFailed(f"{table} has not the rows that were exported.", mend="restore another: `warehouse backup list`")

@@ -9,7 +9,7 @@ import re
 import secrets
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -67,6 +67,7 @@ class Manifest(_Written):
     Attributes:
         taken_at: the instant it shows.
         versions: of what made the files; DuckDB's fingerprints hold within one version of it.
+        personal: of an archive, how it holds what is personal: sealed under each person's key, or not at all (dropped).
         erasures: up to where the erasure ledger had been applied to what it holds; None before there is such a ledger.
     """
 
@@ -79,6 +80,7 @@ class Manifest(_Written):
     versions: dict[str, str]
     recipients: tuple[str, ...]
     erasures: str | None = None
+    personal: Literal["sealed", "dropped"] | None = None
 
     @property
     def bytes(self) -> int:
@@ -108,6 +110,19 @@ class Drill(_Written):
     tables: int
     metrics: int
     failed: str | None = None
+
+
+class Received(_Written):
+    """How far a server's log is in a store: everything that was committed at `at` and before is there.
+
+    Attributes:
+        system: the identifier of the server's cluster.
+        position: up to where the log was received, as PostgreSQL writes it.
+    """
+
+    system: str
+    at: datetime
+    position: str
 
 
 def versions(*packages: str) -> dict[str, str]:

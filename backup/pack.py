@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from backup.encryption import Damaged, Reads, opened, seal
 from backup.manifest import File, Index, Pack, encode, index_key
@@ -25,6 +25,14 @@ _PACK_BYTES = 1 << 30
 _BLOCK = 512
 
 
+class Checked(Reads, Protocol):
+    """What can be read from, and then compared with what was written."""
+
+    def check(self, expected: Stored) -> None:
+        """Compare; reads on to the end first. Raises Damaged."""
+        ...
+
+
 @dataclass(frozen=True)
 class Source:
     """A file that is to be kept as `path`; `file` is where its bytes are now, and they do not change."""
@@ -37,15 +45,19 @@ class Source:
     modified_ns: int
 
 
-def batches(sources: Iterable[Source]) -> Iterator[list[Source]]:
-    """Divide files into packs: large ones alone, small ones together up to a gibibyte."""
+def batches(sources: Iterable[Source], alone: int = _ALONE_BYTES, most: int = _PACK_BYTES) -> Iterator[list[Source]]:
+    """Divide files into packs: large ones alone, small ones together up to a gibibyte.
+
+    Args:
+        alone: bytes from which on a file has a pack of its own. most: bytes that a pack of several has at the most.
+    """
     together: list[Source] = []
     size = 0
     for source in sources:
-        if source.bytes >= _ALONE_BYTES:
+        if source.bytes >= alone:
             yield [source]
             continue
-        if together and size + source.bytes > _PACK_BYTES:
+        if together and size + source.bytes > most:
             yield together
             together, size = [], 0
         together.append(source)
@@ -55,7 +67,12 @@ def batches(sources: Iterable[Source]) -> Iterator[list[Source]]:
 
 
 def write(store: Store, key: str, sources: Sequence[Source], keys: "Sequence[x25519.Recipient]", advance: Callable[[int], None]) -> Index:
-    """Seal files into a store as one object, then its index.
+    """Seal files into a store as one object, then its index; see `sealed`."""
+    return _indexed(store, sealed(store, key, sources, keys, advance))
+
+
+def sealed(store: Store, key: str, sources: Sequence[Source], keys: "Sequence[x25519.Recipient]", advance: Callable[[int], None]) -> Index:
+    """Seal files into a store as one object, and nothing else.
 
     Args:
         advance: called with the bytes of files done since the last call.
@@ -70,7 +87,7 @@ def write(store: Store, key: str, sources: Sequence[Source], keys: "Sequence[x25
     files = tuple(
         File(path=one.path, bytes=one.bytes, sha256=one.sha256, mode=one.mode, modified_ns=one.modified_ns, pack=key, member=one.path) for one in sources
     )
-    return _indexed(store, Index(pack=pack, files=files))
+    return Index(pack=pack, files=files)
 
 
 def write_stream(store: Store, key: str, path: str, source: Reads, keys: "Sequence[x25519.Recipient]", estimate: int, advance: Callable[[int], None]) -> Index:
@@ -129,7 +146,13 @@ def unpack(pack: Pack, held: Held, store: Store, wanted: Sequence[File], into: P
     Raises:
         Damaged: something is not what was written. WrongKey, StoreFailed: see there.
     """
-    reader = store.reader(held)
+    unpack_from(store.reader(held), f"store {store.name}", pack, wanted, into, keys, advance)
+
+
+def unpack_from(
+    reader: Checked, where: str, pack: Pack, wanted: Sequence[File], into: Path, keys: "Sequence[x25519.Identity]", advance: Callable[[int], None]
+) -> None:
+    """The same from whatever holds the pack's bytes; `where` says what that is."""
     if [file.member for file in wanted] == [""]:
         with opened(reader, keys) as plain:
             _write(plain, wanted[0], into, advance)
@@ -147,14 +170,14 @@ def unpack(pack: Pack, held: Held, store: Store, wanted: Sequence[File], into: P
                     else:
                         _repeat(alike[0], file, into)
     except tarfile.TarError:
-        raise _damaged(store, pack) from None
+        raise _damaged(where, pack) from None
     reader.check(written(pack))
     if by_member:
-        raise _damaged(store, pack)
+        raise _damaged(where, pack)
 
 
-def _damaged(store: Store, pack: Pack) -> Damaged:
-    return Damaged(f"store {store.name}: {pack.key} is not what was written.", mend="restore from the other store: `--store b`")
+def _damaged(where: str, pack: Pack) -> Damaged:
+    return Damaged(f"{where}: {pack.key} is not what was written.", mend="restore from the other store: `--store b`")
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, file: File, into: Path, advance: Callable[[int], None]) -> None:

@@ -1,11 +1,12 @@
 """What follows from the policy and from what the stores really hold: due, kept, locked, expiring, the rule of three, the cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from backup import manifest, retention
-from backup.policy import Kind, Policy, configured, rule_321
-from backup.store import Store, StoreFailed, stores
+from backup import manifest, prices, retention
+from backup.policy import ARCHIVES, Kind, Policy, configured, rule_321
+from backup.store import Held, Store, StoreFailed, stores
 from backup.verify import hidden
 from warehouse import clock
 
@@ -19,7 +20,8 @@ class Kept:
 
     Attributes:
         backups: ids, oldest first. newest: when the newest was taken.
-        bytes: of all objects, packs that no backup names among them.
+        bytes: of all objects, packs that no backup names among them. by_class: the same by the storage class the store says they have.
+        early_usd: what deleting all of it today would be charged for, by the minimum of its class.
         locked_until: when the lock of the newest backup ends, as the policy says; None without one.
         expiring: the next backup to become superfluous, and when the one that makes it so is due.
         hidden: objects that somebody put something over.
@@ -31,7 +33,9 @@ class Kept:
     backups: tuple[str, ...] = ()
     newest: datetime | None = None
     bytes: int = 0
+    by_class: tuple[tuple[str, int], ...] = ()
     usd_a_month: float = 0.0
+    early_usd: float = 0.0
     locked_until: datetime | None = None
     expiring: tuple[str, datetime] | None = None
     hidden: int = 0
@@ -44,8 +48,8 @@ def kept(what: Kind) -> list[Kept]:
     Raises:
         UsageError: backups are not configured.
     """
-    policy, places = configured(), stores()
-    return [_kept(what, places[name], policy) for name in policy.data[what].stores]
+    policy = configured()
+    return [_kept(what, store, policy) for store in stores(what).values()]
 
 
 def _kept(what: Kind, store: Store, policy: Policy) -> Kept:
@@ -53,13 +57,23 @@ def _kept(what: Kind, store: Store, policy: Policy) -> Kept:
         held, packs = manifest.listed(store, what), store.held(f"{what}/packs/")
     except StoreFailed as error:
         return Kept(what, store.name, failed=error.what)
-    data, declared, backups = policy.data[what], policy.stores[store.name], tuple(held)
-    size = sum(one.bytes for one in (*held.values(), *packs.values()))
+    data, declared, backups = policy.data[what], store.declared, tuple(held)
     newest = manifest.time_of(backups[-1]) if backups else None
     expiring = (backups[0], manifest.time_of(backups[0]) + max(data.keep, data.every * (data.keep // data.every))) if backups else None
     locked = newest + timedelta(days=declared.lock.days) if newest and declared.lock else None
-    cost = size / 1e9 * declared.usd_per_gb_month
-    return Kept(what, store.name, backups, newest, size, cost, locked, expiring, len(hidden(held, packs)))
+    sizes: dict[str, list[Held]] = {}
+    for one in (*held.values(), *packs.values()):
+        sizes.setdefault(one.storage_class, []).append(one)
+    by_class = {name: sum(one.bytes for one in objects) for name, objects in sorted(sizes.items())}
+    own: dict[str, float | None] = {declared.storage_class: declared.usd_per_gb_month}
+    cost = sum(prices.month(name, by_class[name], len(objects), own.get(name)) for name, objects in sizes.items())
+    early = sum(prices.early(name, one.bytes, 1, _days_left(name, one)) for name, objects in sizes.items() for one in objects)
+    return Kept(what, store.name, backups, newest, sum(by_class.values()), tuple(by_class.items()), cost, early, locked, expiring, len(hidden(held, packs)))
+
+
+def _days_left(storage_class: str, one: Held) -> int:
+    """How many days of its class's minimum an object has before it."""
+    return (one.modified + timedelta(days=prices.of(storage_class).minimum_days) - clock.now()).days
 
 
 def is_due(what: Kind, found: list[Kept]) -> bool:
@@ -68,12 +82,20 @@ def is_due(what: Kind, found: list[Kept]) -> bool:
     return first.newest is None or clock.now() - first.newest >= every - every / _SLACK
 
 
-def broken_rule(what: Kind, found: list[Kept]) -> str | None:
-    """The rule of three copies, two media, one off site, counted with the stores that really hold a young backup."""
+def broken_rule(what: Kind, found: list[Kept], others: Mapping[Kind, list[Kept]] | None = None) -> str | None:
+    """The rule of three copies, two media, one off site, counted with the stores that really hold a young backup.
+
+    Args:
+        others: what the stores hold of the other kinds; an export and the archives are copies of the same.
+    """
     policy = configured()
-    limit = 2 * policy.data[what].every
-    holding = [policy.stores[one.store] for one in found if one.newest is not None and clock.now() - one.newest <= limit]  # type: ignore[index]  # the policy's own names
-    return rule_321(policy.home, holding)
+    alike: dict[str, list[Kept]] = {kind: kept for kind, kept in (others or {}).items() if {kind, what} <= {"export", *ARCHIVES}}
+    holding = {one.store for kept in ({**alike, what: found}).values() for one in kept if _is_young(one, policy)}
+    return rule_321(policy.home, [policy.stores[name] for name in policy.stores if name in holding])
+
+
+def _is_young(one: Kept, policy: Policy) -> bool:
+    return one.newest is not None and clock.now() - one.newest <= 2 * policy.data[one.what].every
 
 
 def next_superfluous(what: Kind, found: list[Kept]) -> dict[str, list[str]]:

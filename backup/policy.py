@@ -1,35 +1,24 @@
 """The policy, `backup/policy.yaml`: what is kept, how often, how long, where, and for whose keys; and the rules it must obey."""
 
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from backup import prices
+from backup.duration import Duration
+from backup.engines import EngineSnapshot
+from backup.prices import StorageClass, Tier
 from warehouse import declared
 from warehouse.errors import UsageError
 from warehouse.settings import ROOT, settings
 
-Kind = Literal["warehouse", "postgres", "export", "postgres_base"]
-StoreName = Literal["a", "b"]
+Kind = Literal["warehouse", "postgres", "export", "postgres_base", "archive", "deep_archive"]
+StoreName = Literal["a", "b", "c"]
+ARCHIVES: tuple[Kind, ...] = ("archive", "deep_archive")
+"""What is kept for years as whole objects, each in one store, locked for as long: the one that is read at once, and its copy that must be thawed."""
 COPIES, MEDIA = 3, 2
-_MINIMUM_DAYS = {"STANDARD_IA": 30, "ONEZONE_IA": 30, "GLACIER_IR": 90, "GLACIER": 90, "DEEP_ARCHIVE": 180}
-"""The days that AWS charges at the least for an object of a storage class."""
-_NEEDS_A_THAW = ("GLACIER", "DEEP_ARCHIVE")
-_UNITS = {"h": "hours", "d": "days"}
-
-
-def _duration(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
-    found = re.fullmatch(r"([1-9]\d*)\s*([hd])", str(value).strip())
-    if not found:
-        raise ValueError("a duration is a whole number and one of h, d, for example 6h or 30d")
-    return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
-
-
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
 
 
 class _Declared(BaseModel):
@@ -47,35 +36,80 @@ class Lock(_Declared):
     """Object Lock: for how many days nobody can delete a version, with COMPLIANCE not even the owner of the account."""
 
     mode: Literal["COMPLIANCE", "GOVERNANCE"] = "COMPLIANCE"
-    days: Annotated[int, Field(ge=1, le=3650)]
+    days: Annotated[int, Field(ge=1, le=36_500)]
+
+
+class Lifecycle(_Declared):
+    """The rules of a bucket: after how many days an upload that was never finished is removed. There is no other."""
+
+    unfinished_uploads: Duration = timedelta(days=7)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moves_and_deletes_nothing(cls, given: Any) -> Any:
+        if isinstance(given, dict) and (wrong := [key for key in given if str(key).startswith(("transition", "expir", "noncurrent"))]):
+            raise ValueError(
+                f"{wrong[0]} is not allowed, only unfinished_uploads: what is kept is written in its storage_class and never moved, "
+                "and deleted by retention, never by a clock; say data.….storage_class and data.….keep instead"
+            )
+        return given
+
+    @model_validator(mode="after")
+    def _whole_days(self) -> "Lifecycle":
+        if self.unfinished_uploads % timedelta(days=1) or not 1 <= self.unfinished_uploads.days <= 30:
+            raise ValueError("unfinished_uploads must be whole days, 1d to 30d: shorter would break off uploads that are slow")
+        return self
+
+
+class Thaw(_Declared):
+    """How an archive is asked for: the tier (its price and hours are in backup/prices.yaml), and for how many days it then lies open."""
+
+    tier: Tier = "Bulk"
+    days: Annotated[int, Field(ge=1, le=365)] = 7
 
 
 class StoreDeclaration(Place):
-    """One bucket of an S3 service. `endpoint` is None on AWS; `lock` None where the service has no Object Lock."""
+    """One bucket of an S3 service. `endpoint` is None on AWS; `lock` None where the service has no Object Lock.
+
+    `usd_per_gb_month` is of objects in `storage_class`; without it the list price in backup/prices.yaml is taken.
+    """
 
     bucket: Annotated[str | None, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = None
     region: Annotated[str, Field(min_length=1)]
     endpoint: Annotated[str | None, Field(pattern=r"^https?://[^\s/@]+$")] = None
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*[A-Za-z0-9]$")] = "warehouse"
-    storage_class: Literal["STANDARD", "STANDARD_IA", "ONEZONE_IA", "INTELLIGENT_TIERING", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"] = "STANDARD"
+    storage_class: StorageClass = "STANDARD"
     lock: Lock | None = None
-    usd_per_gb_month: Annotated[float, Field(ge=0)] = 0.0
+    lifecycle: Lifecycle = Lifecycle()
+    usd_per_gb_month: Annotated[float | None, Field(ge=0)] = None
 
 
 class DataDeclaration(_Declared):
-    """How one kind of data is kept. What is older than `keep`, counted from the newest backup, is superfluous."""
+    """How one kind of data is kept. What is older than `keep`, counted from the newest backup, is superfluous.
+
+    Attributes:
+        drill_every: how often a backup is restored to see whether it can be. alone_every: the same from the last store alone, as
+            if the others were lost.
+        log_within: how old what the stores hold of a server's log may be; for base backups.
+        storage_class, lock: those of its stores unless they are given here. thaw: for a class that needs one.
+    """
 
     every: Duration
     keep: Duration
     stores: Annotated[tuple[StoreName, ...], Field(min_length=1)]
     drill_every: Duration = timedelta(days=7)
+    storage_class: StorageClass | None = None
+    lock: Lock | None = None
+    thaw: Thaw = Thaw()
+    alone_every: Duration = timedelta(days=35)
+    log_within: Duration = timedelta(minutes=15)
 
     @model_validator(mode="after")
     def _keeps_several(self) -> "DataDeclaration":
         if self.keep < 2 * self.every:
             raise ValueError("keep must be at least twice every: one backup alone is none to go back from")
-        if self.stores[0] != "a" or len(set(self.stores)) != len(self.stores):
-            raise ValueError("stores begins with a, the store that is written first, and names each once")
+        if len(set(self.stores)) != len(self.stores):
+            raise ValueError("stores names each store once")
         return self
 
 
@@ -86,6 +120,7 @@ class Policy(_Declared):
     recipients: tuple[Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")], ...] = ()
     stores: dict[StoreName, StoreDeclaration]
     data: dict[Kind, DataDeclaration]
+    engine: EngineSnapshot | None = None
 
     @model_validator(mode="after")
     def _obeys_the_rules(self) -> "Policy":
@@ -93,20 +128,63 @@ class Policy(_Declared):
         if missing:
             raise ValueError(f"stores: {', '.join(sorted(missing))} is missing")
         for kind, data in self.data.items():
-            broken = rule_321(self.home, [self.stores[name] for name in data.stores])
+            if unknown := [name for name in data.stores if name not in self.stores]:
+                raise ValueError(f"data.{kind}.stores: {unknown[0]} is not declared under stores")
+            if kind in ARCHIVES:
+                self._check_archive(kind, data)
+            elif data.stores[0] != "a":
+                raise ValueError(f"data.{kind}: stores begins with a, the store that is written first")
+            broken = rule_321(self.home, [self.stores[name] for name in self.copies(kind)])
             if broken:
                 raise ValueError(f"data.{kind}: {broken}")
             for name in data.stores:
-                _check_store(kind, data, name, self.stores[name])
-        first, second = self.stores["a"], self.stores["b"]
-        if first.bucket and (first.endpoint, first.bucket) == (second.endpoint, second.bucket):
-            raise ValueError("stores a and b are one bucket: what deletes the one deletes the other")
+                _check_store(kind, data, name, self.placed(kind, name))
+        places = {name: (store.endpoint, store.bucket) for name, store in self.stores.items() if store.bucket}
+        for name, place in places.items():
+            if same := [other for other in places if other < name and places[other] == place]:
+                raise ValueError(f"stores {same[0]} and {name} are one bucket: what deletes the one deletes the other")
+        if self.engine and "export" not in self.data:
+            raise ValueError(f"engine {self.engine.name} keeps its snapshots itself: data.export is missing, the copy that is not the engine's")
         return self
+
+    def _check_archive(self, kind: Kind, data: DataDeclaration) -> None:
+        if kind == "deep_archive" and "archive" not in self.data:
+            raise ValueError("data.deep_archive is a copy of the newest archive: data.archive is missing")
+        if len(data.stores) != 1:
+            raise ValueError(f"data.{kind}.stores names one store, found {', '.join(data.stores)}: the other copies are those of data.export and data.archive")
+        name = data.stores[0]
+        lock, where = self.placed(kind, name).lock, f"data.{kind}.lock" if data.lock else f"stores.{name}.lock, which data.{kind} takes over,"
+        if lock is None:  # a service without Object Lock: `backup plan` says that it is not locked
+            return
+        if lock.mode != "COMPLIANCE":
+            raise ValueError(f"{where} has mode {lock.mode}; an archive needs COMPLIANCE: write lock: {{mode: COMPLIANCE, days: {data.keep.days}}}")
+        if not data.keep <= timedelta(days=lock.days) <= data.keep + data.every:
+            raise ValueError(
+                f"{where} is {lock.days} days; an archive is locked as long as it is kept, {data.keep.days} days, and no longer than one interval more: "
+                f"write data.{kind}.lock: {{mode: COMPLIANCE, days: {data.keep.days}}}"
+            )
+
+    def copies(self, kind: Kind) -> list[StoreName]:
+        """The stores that hold the same content as one kind of data does: for export and archives, those of all three."""
+        alike: tuple[Kind, ...] = ("export", *ARCHIVES) if kind in ("export", *ARCHIVES) else (kind,)
+        return list(dict.fromkeys(name for one in alike if one in self.data for name in self.data[one].stores))
+
+    def placed(self, kind: Kind, name: StoreName) -> StoreDeclaration:
+        """A store as one kind of data uses it: with the storage class and the lock of that kind."""
+        data, store = self.data[kind], self.stores[name]
+        chosen, lock = data.storage_class or store.storage_class, data.lock or store.lock
+        price = store.usd_per_gb_month if chosen == store.storage_class else None
+        return store.model_copy(update={"storage_class": chosen, "lock": lock, "usd_per_gb_month": price})
+
+    @property
+    def used(self) -> list[StoreName]:
+        """The stores that hold anything, and A and B."""
+        return [name for name in self.stores if name in ("a", "b") or any(name in data.stores for data in self.data.values())]
 
     @property
     def is_configured(self) -> bool:
         """Whether there is somewhere to keep backups, and somebody who can read them."""
-        return bool(self.recipients) and all(store.bucket for store in self.stores.values())
+        return bool(self.recipients) and all(self.stores[name].bucket for name in self.used)
 
 
 def rule_321(home: Place, stores: "list[StoreDeclaration]") -> str | None:
@@ -121,14 +199,19 @@ def rule_321(home: Place, stores: "list[StoreDeclaration]") -> str | None:
     return None
 
 
-def _check_store(kind: str, data: DataDeclaration, name: str, store: StoreDeclaration) -> None:
-    keep, minimum = data.keep, _MINIMUM_DAYS.get(store.storage_class, 0)
-    if store.lock and timedelta(days=store.lock.days) > keep:
-        raise ValueError(f"stores.{name}.lock.days is {store.lock.days}, longer than data.{kind}.keep: what is superfluous could not be deleted, only paid for")
-    if keep < timedelta(days=minimum):
-        raise ValueError(f"stores.{name}.storage_class {store.storage_class} is charged for {minimum} days at the least, longer than data.{kind}.keep")
-    if store.storage_class in _NEEDS_A_THAW:
-        raise ValueError(f"stores.{name}.storage_class {store.storage_class} is read after hours only: it could not be verified")
+def _check_store(kind: Kind, data: DataDeclaration, name: str, store: StoreDeclaration) -> None:
+    """Args: store: as the kind uses it."""
+    price = prices.of(store.storage_class)
+    of_class = f"data.{kind}.storage_class" if data.storage_class else f"stores.{name}.storage_class"
+    of_lock = f"data.{kind}.lock.days" if data.lock else f"stores.{name}.lock.days"
+    if store.lock and timedelta(days=store.lock.days) > data.keep and kind not in ARCHIVES:
+        raise ValueError(f"{of_lock} is {store.lock.days}, longer than data.{kind}.keep: what is superfluous could not be deleted, only paid for")
+    if data.keep < timedelta(days=price.minimum_days):
+        raise ValueError(f"{of_class} {store.storage_class} is charged for {price.minimum_days} days at the least, longer than data.{kind}.keep")
+    if price.thaw and kind != "deep_archive":
+        raise ValueError(f"{of_class} {store.storage_class} is read after hours only: it could not be verified; allowed for data.deep_archive alone")
+    if price.thaw and data.thaw.tier not in price.thaw:
+        raise ValueError(f"data.{kind}.thaw.tier is {data.thaw.tier}; {store.storage_class} has {', '.join(price.thaw)}")
 
 
 def file() -> Path:
@@ -147,27 +230,25 @@ def policy() -> Policy:
 
 def is_configured() -> bool:
     """Whether backups are wished for on this machine: somewhere to keep them, somebody to read them, and the credentials."""
-    access = settings().backup
-    return policy().is_configured and access.a.is_given and access.b.is_given
+    now, access = policy(), settings().backup
+    return now.is_configured and all(getattr(access, name).is_given for name in now.used)
 
 
-def configured() -> Policy:
+def configured(only: StoreName | None = None) -> Policy:
     """The policy, when all is there that a backup needs.
+
+    Args:
+        only: the one store that is needed, where the others are lost.
 
     Raises:
         UsageError: something is missing; it is named.
     """
     now, access = policy(), settings().backup
-    missing = [f"stores.{name}.bucket" for name, store in now.stores.items() if not store.bucket]
+    needed = [name for name in now.used if only in (None, name)]
+    missing = [f"stores.{name}.bucket" for name in needed if not now.stores[name].bucket]
     missing += [] if now.recipients else ["recipients"]
     missing = [f"{one} in {settings().backup.policy}" for one in missing]
-    missing += [f"BACKUP__{name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY" for name in ("a", "b") if not getattr(access, name).is_given]
+    missing += [f"BACKUP__{name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY" for name in needed if not getattr(access, name).is_given]
     if missing:
         raise UsageError(f"backups are not configured: {', '.join(missing)} not set.", mend="docs/how-to/back-up.md says how")
     return now
-
-
-def described(duration: timedelta) -> str:
-    """A duration as the policy writes it."""
-    hours: Any = duration // timedelta(hours=1)
-    return f"{hours // 24}d" if hours % 24 == 0 else f"{hours}h"

@@ -1,8 +1,8 @@
 """Production to any second, for a server of one's own: base backups, and its write-ahead log received as it is written.
 
 `pg_receivewal --synchronous` writes the log beside; each segment that is complete is sealed into both stores, and the one being
-written every minute. Where the server waits for the receiver (`synchronous_standby_names`), no acknowledged commit is lost as
-long as one of the two disks is left; without that, and with the stores alone, a minute is.
+written every half a minute. Where the server waits for the receiver (`synchronous_standby_names`), no acknowledged commit is lost as
+long as one of the two disks is left; without that, and with the stores alone, less than a minute is.
 """
 
 import re
@@ -12,33 +12,47 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup import manifest, pack, snapshot
-from backup.manifest import File, Index, Manifest
-from backup.policy import Kind
-from backup.postgres import connected, environment, one_row, program, running, source, target_of
-from backup.store import Forbidden, Held, Store, StoreFailed
+from backup.log_kept import KIND, keep_received, prefix, prune
+from backup.manifest import Manifest, Received, Table
+from backup.postgres import connected, environment, fingerprints, one_row, program, running, source, target_of
+from backup.store import Store
 from backup.take import Taken, copied, prepared, spread
 from warehouse import clock
-from warehouse.console import logger, progress
+from warehouse.console import logger, progress, tell
 from warehouse.errors import StepFailed
 from warehouse.files import flush_folder
 
 if TYPE_CHECKING:
+    from psycopg2.extensions import connection as Connection
     from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
 
-KIND: Kind = "postgres_base"
 BASE = "base.tar"
 SLOT = "warehouse_backup"
 """The replication slot, and the name for `synchronous_standby_names`."""
 
-PARTIAL_EVERY = 60.0
-"""Seconds after which the segment that is being written is sealed into the stores as well."""
+PARTIAL_EVERY = 30.0
+"""Seconds after which the segment that is being written is sealed into the stores as well: with the upload less than a minute."""
 
+RECEIVED_EVERY = 300.0
+"""Seconds after which it is said in the stores how far they have the log; also of a server that writes none."""
+
+_SERVER = """
+    SELECT current_setting('server_version'), (SELECT sum(pg_database_size(oid))::bigint FROM pg_database), pg_walfile_name(pg_current_wal_lsn()),
+        (SELECT setting FROM pg_settings WHERE name = 'wal_segment_size'), (SELECT rolname FROM pg_roles WHERE oid = 10), current_database()
+"""
+_STILL = "SELECT pg_snapshot_xmin(s) = pg_snapshot_xmax(s), pg_current_wal_insert_lsn()::text FROM pg_current_snapshot() AS s"
+_POSITIONS = f"""
+    SELECT (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END - '0/0')::bigint, (restart_lsn - '0/0')::bigint,
+        restart_lsn::text FROM pg_replication_slots WHERE slot_name = '{SLOT}' AND active
+"""
+_WITNESS_TRIES, _WITNESS_PAUSE = 200, 0.05
+_AGAIN = 2.0
 _SEGMENT = re.compile(r"[0-9A-F]{24}|[0-9A-F]{8}\.history")
-_NAMED = re.compile(r"(?P<segment>[0-9A-F]{24}|[0-9A-F]{8}\.history)(?:\.partial-(?P<at>\d{20}))?-[0-9a-f]{8}\.wal\.zst\.age")
 _PATIENCE = 60
 
 
@@ -52,8 +66,7 @@ def take_base() -> Taken:
     policy, chosen, keys = prepared(KIND)
     tool, given = program("pg_basebackup"), source()
     with connected(given) as connection:
-        server, size = one_row(connection, "SELECT current_setting('server_version'), sum(pg_database_size(oid))::bigint FROM pg_database")
-        (wal_from,) = one_row(connection, "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        server, size, wal_from, segment_bytes, superuser, database = one_row(connection, _SERVER)
         connection.rollback()
         system = system_of(given)
         command = [
@@ -63,15 +76,44 @@ def take_base() -> Taken:
         with progress("base backup") as advance, running(command, given) as stream:
             index = pack.write_stream(chosen[0], manifest.pack_key(KIND, manifest.new_id(clock.now()), 0, "tar"), BASE, stream, keys, size, advance)
         taken_at = clock.now()
+        position, tables = _witness(connection)
     made = Manifest(
-        id=manifest.new_id(taken_at), what=KIND, taken_at=taken_at, files=index.files, packs=(index.pack,), tables={}, recipients=policy.recipients,
-        versions={**manifest.versions(), "postgres": server, "system": system, "wal_from": wal_from},
+        id=manifest.new_id(taken_at), what=KIND, taken_at=taken_at, files=index.files, packs=(index.pack,), tables=tables, recipients=policy.recipients,
+        versions={
+            **manifest.versions(), "postgres": server, "system": system, "wal_from": wal_from, "segment_bytes": segment_bytes, "superuser": superuser,
+            "database": database, **({"witness": position} if position else {}),
+        },
     )  # fmt: skip
     taken = spread(made, [index], chosen, policy, 0.0)
     for store in chosen:
         if store.name in taken.stores:
-            _prune(store, system)
+            prune(store, system)
     return taken
+
+
+def _witness(connection: "Connection") -> tuple[str, dict[str, Table]]:
+    """A position of the log, and the fingerprints of the database exactly there: what a drill recovers to, and compares.
+
+    A snapshot is what the log says up to a position when nobody was in the middle of a transaction and nothing was written
+    around it. A server that is never still for so long has no such position: the position is empty then.
+    """
+    for _ in range(_WITNESS_TRIES):
+        connection.set_session(isolation_level="READ COMMITTED", readonly=False)
+        _, before = one_row(connection, _STILL)
+        connection.rollback()
+        connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+        still, after = one_row(connection, _STILL)
+        if still and before == after:
+            tell(f"fingerprints at {after}")
+            tables = fingerprints(connection)
+            connection.rollback()
+            connection.set_session(isolation_level="READ COMMITTED", readonly=False)
+            one_row(connection, "SELECT pg_logical_emit_message(true, 'warehouse backup', 'witness')")  # a record after it: recovery stops before that
+            connection.commit()
+            return str(after), tables
+        connection.rollback()
+        time.sleep(_WITNESS_PAUSE)
+    return "", {}
 
 
 def system_of(given: str) -> str:
@@ -130,7 +172,7 @@ def receive(every: float = PARTIAL_EVERY) -> None:
                          env=environment(given), capture_output=True, check=False)  # fmt: skip
     if ran.returncode != 0:
         raise StepFailed(f"the slot {SLOT} cannot be made.", mend="the role needs REPLICATION; max_replication_slots may be used up")
-    archive = _Archive(folder, system, chosen, keys, every)
+    archive = _Archive(folder, system, chosen, keys, every, given)
     with _receiver(tool, arguments, folder, given) as alive:
         while not ended:
             alive()
@@ -171,10 +213,12 @@ def _receiver(tool: str, arguments: str, folder: Path, given: str) -> "Iterator[
 class _Archive:
     """Brings what the receiver wrote into all stores; a segment leaves the folder when each of them has read it back."""
 
-    def __init__(self, folder: Path, system: str, chosen: Sequence[Store], keys: "Sequence[x25519.Recipient]", every: float) -> None:
+    def __init__(self, folder: Path, system: str, chosen: Sequence[Store], keys: "Sequence[x25519.Recipient]", every: float, given: str) -> None:
         self._folder, self._system, self._chosen, self._keys, self._every = folder, system, chosen, keys, every
-        self._partial_at = time.monotonic()
+        self._given = given
+        self._partial_at = self._received_at = time.monotonic() - every
         self._partial: tuple[str, int] | None = None
+        self._asked: list[tuple[datetime, int]] = []
         self._done: set[str] = set()
         self._wait_until = 0.0
         self.failed = ""
@@ -183,7 +227,9 @@ class _Archive:
         """Bring what is new; after a failure not before some seconds have passed."""
         if time.monotonic() < self._wait_until and not finally_:
             return
+        is_due = finally_ or time.monotonic() - self._partial_at >= self._every
         try:
+            received = self._received() if is_due else None
             whole = sorted(path for path in self._folder.iterdir() if _SEGMENT.fullmatch(path.name))
             for path in whole:
                 if path.name not in self._done:
@@ -193,13 +239,33 @@ class _Archive:
                 path.unlink()
             if len(whole) > 1:
                 flush_folder(self._folder)
-            if finally_ or time.monotonic() - self._partial_at >= self._every:
+            if is_due:
                 self._bring_partial()
+            if received and time.monotonic() - self._received_at >= min(RECEIVED_EVERY, self._every):
+                for store in self._chosen:
+                    keep_received(store, received)
+                self._received_at = time.monotonic()
+            if is_due and received is None:  # not yet, or not any more: asked again soon
+                self._partial_at = time.monotonic() - self._every + min(_AGAIN, self._every)
             self.failed = ""
         except StepFailed as error:
             self.failed = error.what
             self._wait_until = time.monotonic() + 5.0
             logger.warning("the log is not in all stores", extra={"fields": {"why": error.what}})
+
+    def _received(self) -> Received | None:
+        """Up to when what was committed is in the folder by now: the last time the server was asked where it stood, and is received to there."""
+        try:
+            with connected(self._given) as connection:
+                at = clock.now()
+                row = one_row(connection, _POSITIONS)
+        except StepFailed:
+            return None
+        if row is None or row[1] is None:  # nobody receives
+            return None
+        self._asked = [*self._asked[-120:], (at, row[0])]
+        reached = [asked for asked, position in self._asked if position <= row[1]]
+        return Received(system=self._system, at=max(reached), position=row[2]) if reached else None
 
     def _bring_partial(self) -> None:
         for path in sorted(self._folder.glob("*.partial"))[-1:]:
@@ -215,47 +281,3 @@ class _Archive:
             key = f"{prefix(self._system)}{name}-{secrets.token_hex(4)}.wal.zst.age"
             index = pack.write_stream(first, key, path.name.removesuffix(".partial"), file, self._keys, path.stat().st_size, lambda count: None)
         copied([index.pack], first, first.held(key), others)
-
-
-def prefix(system: str) -> str:
-    """Where the log of a server is in a store."""
-    return f"{KIND}/wal/{system}/"
-
-
-def segments(store: Store, system: str) -> dict[str, Held]:
-    """The log of a server that a store holds whole: by segment, the last thing known of each; raises as `Store.held`."""
-    held = store.held(prefix(system))
-    found: dict[str, tuple[str, Held]] = {}
-    for key, one in held.items():
-        match = _NAMED.fullmatch(key.removeprefix(prefix(system)))
-        if match and manifest.index_key(key) in held:
-            rank = match["at"] or "~"  # a whole segment is above every partial one
-            if match["segment"] not in found or rank > found[match["segment"]][0]:
-                found[match["segment"]] = (rank, one)
-    return {segment: one for segment, (_, one) in sorted(found.items())}
-
-
-def index_of(store: Store, held: Held) -> tuple[Index, File]:
-    """The index of a segment's object, and the file in it."""
-    key = manifest.index_key(held.key)
-    index = manifest.read_index(store, store.held(key)[key])
-    return index, index.files[0]
-
-
-def _prune(store: Store, system: str) -> None:
-    """Delete the log before the oldest base that is kept, and partial segments of which the whole is there."""
-    bases = [manifest.read(store, held) for held in manifest.listed(store, KIND).values()]
-    oldest = min((base.versions["wal_from"][8:] for base in bases if base.versions["system"] == system), default="")
-    held, whole = store.held(prefix(system)), segments(store, system)
-    for key, one in held.items():
-        match = _NAMED.fullmatch(key.removesuffix(".index").removeprefix(prefix(system)))
-        if match is None or match["segment"].endswith(".history"):
-            continue
-        is_superseded = match["at"] is not None and match["segment"] in whole and ".partial" not in whole[match["segment"]].key
-        if match["segment"][8:] < oldest or is_superseded:
-            try:
-                store.delete(one)
-            except Forbidden:
-                continue  # locked still
-            except StoreFailed:
-                return

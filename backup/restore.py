@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.metadata import version
@@ -59,7 +60,7 @@ class Choice:
     def __init__(self, what: Kind, only: StoreName | None = None) -> None:
         self.notes: list[str] = []
         self.places: list[_Place] = []
-        declared, failure, made = configured().data[what].stores, None, stores()
+        declared, failure, made = configured(only).data[what].stores, None, stores(only=only)
         for name in declared:
             if only in (None, name):
                 try:
@@ -137,8 +138,11 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
     return restored
 
 
-def fresh(into: Path, one: Manifest) -> Path:
+def fresh(into: Path, one: Manifest, needed: int = 0) -> Path:
     """Where to restore to before the folder appears.
+
+    Args:
+        needed: the bytes that it takes, where that is not the size of the backup's files.
 
     Raises:
         UsageError: the folder is not fresh. StepFailed: the disk has no room.
@@ -147,13 +151,31 @@ def fresh(into: Path, one: Manifest) -> Path:
         what = "is the home in use" if into.resolve() == settings().home else "is not empty"
         raise UsageError(f"{into} {what}: a backup is only restored into a fresh place.", mend="name a new folder, look at it, then set WAREHOUSE_HOME to it")
     into.parent.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(into.parent).free
-    if free < one.bytes * 1.05:
-        raise StepFailed(f"{into.parent} has {free // 10**6} MB free, the backup needs {one.bytes // 10**6} MB.", mend="restore to a larger disk")
+    require_room(into.parent, needed or one.bytes)
     partial = into.with_name(f".{into.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     return partial
+
+
+def require_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what a full disk would stop half-way.
+
+    Raises:
+        StepFailed: the disk of the folder has no room for so many bytes.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed * 1.05 + (1 << 20):
+        raise StepFailed(f"{folder} has {free / 1e6:.0f} MB free, the backup needs {needed * 1.05 / 1e6:.0f} MB.", mend="restore to a larger disk")
+
+
+@contextmanager
+def full_disk_named(folder: Path) -> Iterator[None]:
+    """Say what the disk said, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StepFailed(f"{folder.parent} cannot be written to: {error.strerror}.", mend="restore to a larger disk; nothing half-done is left") from None
 
 
 def unpack_all(choice: Choice, one: Manifest, partial: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
@@ -163,7 +185,7 @@ def unpack_all(choice: Choice, one: Manifest, partial: Path, keys: "Sequence[x25
         WrongKey: none of the keys opens it. Damaged, StoreFailed: no store has something whole.
     """
     by_pack = {packed.key: packed for packed in one.packs}
-    with progress("restoring", one.bytes, of_bytes=True) as advance:
+    with full_disk_named(partial), progress("restoring", one.bytes, of_bytes=True) as advance:
         for key, files in pack.copies(one.files).items():
             if key not in by_pack:
                 raise Damaged(f"the manifest of {one.id} does not say what {key} is.", mend="restore another backup: `--as-of`")

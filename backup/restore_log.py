@@ -5,17 +5,19 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backup import pack
 from backup.encryption import Damaged, WrongKey, identities
-from backup.manifest import File, Pack
+from backup.log_kept import SEGMENT_BYTES, gaps, index_of, is_partial, segments
+from backup.manifest import File, Manifest, Pack
 from backup.postgres import program
-from backup.postgres_log import BASE, index_of, segments
-from backup.restore import Choice, Restored, fresh, unpack_all
+from backup.postgres_log import BASE
+from backup.restore import Choice, Restored, fresh, full_disk_named, unpack_all
 from backup.store import Held, Store, StoreFailed
 from warehouse.console import progress, tell
 from warehouse.errors import StepFailed
@@ -24,8 +26,7 @@ from warehouse.files import flush_folder
 if TYPE_CHECKING:
     from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
 
-_SEGMENTS_A_LOG = 256
-"""Segments of 16 MB in one of the log's 4 GB units: the last eight digits of a name count to this."""
+_PARTIAL = ".partial"
 
 
 def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, received: Path | None = None) -> Restored:
@@ -44,22 +45,30 @@ def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, re
     """
     began = time.monotonic()
     keys, one, tool = identities(), choice.read(backup), program("pg_verifybackup")
-    partial = fresh(into, one)
+    segment_bytes = int(one.versions.get("segment_bytes", SEGMENT_BYTES))
+    since = one.versions["wal_from"]
+    # The base twice, packed and unpacked; and the log.
+    partial = fresh(into, one, 2 * one.bytes + len(_held(choice, one)[1]) * segment_bytes)
     restored = Restored(one, into)
     try:
+        if received is not None:  # a receiver may be at work: what it moves to the stores from now on is here, what it moved before is there
+            with full_disk_named(partial):
+                _copy_received(received, partial / "received")
+        held, names = _held(choice, one)
         unpack_all(choice, one, partial, keys, restored)
         data = partial / "data"
-        with progress("unpacking"), tarfile.open(partial / BASE) as tar:
+        with progress("unpacking"), full_disk_named(partial), tarfile.open(partial / BASE) as tar:
             tar.extractall(data, filter="tar")
         (partial / BASE).unlink()
         data.chmod(0o700)
         ran = subprocess.run([tool, "--no-parse-wal", "--quiet", str(data)], capture_output=True, check=False)
         if ran.returncode != 0:
             raise Damaged("a file of the base backup is not what it was.", mend="restore an earlier one: `--to`")
-        _bring_log(choice, one.versions["system"], one.versions["wal_from"], partial / "wal", keys, restored)
-        if received is not None:
-            _take_over(received, partial / "wal")
-        _require_no_gap(one.versions["wal_from"], sorted(path.name for path in (partial / "wal").iterdir()))
+        with full_disk_named(partial):
+            half = _bring_log(held, names, partial / "wal", keys, restored)
+            if received is not None:
+                half = _take_over(partial / "received", partial / "wal", half)
+        _require_no_gap(since, [path.name for path in (partial / "wal").iterdir()], half, segment_bytes)
         _configure(data, into / "wal", to)
         os.sync()
         os.rename(partial, into)
@@ -71,21 +80,38 @@ def restore_log(choice: Choice, backup: str, into: Path, to: datetime | None, re
     return restored
 
 
-def _bring_log(choice: Choice, system: str, since: str, into: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
-    """Every segment from the base on, each from the first store that has it whole."""
+def _held(choice: Choice, one: Manifest) -> tuple[list[tuple[Store, dict[str, Held]]], list[str]]:
+    """What each store holds of the log, and the segments from the base on."""
+    held = [(place.store, segments(place.store, one.versions["system"])) for place in choice.places]
+    return held, sorted({name for _, found in held for name in found if name.endswith(".history") or name[8:] >= one.versions["wal_from"][8:]})
+
+
+def _copy_received(received: Path, into: Path) -> None:
     into.mkdir(mode=0o700)
-    held = [(place.store, segments(place.store, system)) for place in choice.places]
-    names = sorted({name for _, found in held for name in found if name.endswith(".history") or name[8:] >= since[8:]})
+    for path in sorted(received.iterdir(), reverse=True):  # the newest first: where a segment is completed meanwhile, the rest of it is in the next
+        if path.is_file() and len(path.name.removesuffix(_PARTIAL)) == len("000000010000000000000001"):
+            with suppress(FileNotFoundError):
+                shutil.copyfile(path, into / path.name)
+
+
+def _bring_log(
+    held: Sequence[tuple[Store, dict[str, Held]]], names: Sequence[str], into: Path, keys: "Sequence[x25519.Identity]", restored: Restored
+) -> set[str]:
+    """Every segment of these names, each from the first store that has it whole; returns those that were still being written."""
+    into.mkdir(mode=0o700)
+    half = set()
     with progress("log", len(names)) as advance:
         for name in names:
             tell(f"log: {name}")
             # A whole segment before one that was still being written, wherever it lies.
-            candidates = sorted(((store, found[name]) for store, found in held if name in found), key=lambda one: ".partial" in one[1].key)
-            _segment(candidates, name, into, keys, restored)
+            candidates = sorted(((store, found[name]) for store, found in held if name in found), key=lambda one: is_partial(one[1]))
+            if is_partial(_segment(candidates, name, into, keys, restored)):
+                half.add(name)
             advance(1)
+    return half
 
 
-def _segment(candidates: Sequence[tuple[Store, Held]], name: str, into: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> None:
+def _segment(candidates: Sequence[tuple[Store, Held]], name: str, into: Path, keys: "Sequence[x25519.Identity]", restored: Restored) -> Held:
     failure: StepFailed | None = None
     for store, held in candidates:
         try:
@@ -99,7 +125,7 @@ def _segment(candidates: Sequence[tuple[Store, Held]], name: str, into: Path, ke
             restored.notes.append(error.what)
         else:
             restored.stores = sorted({*restored.stores, store.name})
-            return
+            return held
     raise failure or StoreFailed(f"no store holds the segment {name} of the log.")
 
 
@@ -108,30 +134,44 @@ def _require_name(packed: Pack, file: File, held: Held, name: str) -> None:
         raise Damaged(f"{held.key} says it is {file.path}.", mend="it was not written by this project")
 
 
-def _take_over(received: Path, into: Path) -> None:
-    """What the receiver had written and no store: its last segment ends where the last acknowledged commit does."""
+def _take_over(received: Path, into: Path, half: set[str]) -> set[str]:
+    """What the receiver had written and no store: its last segment ends where the last acknowledged commit does.
+
+    Args:
+        half: the segments that were brought while they were being written.
+
+    Returns:
+        those that still are so.
+    """
+    half = set(half)
     for path in sorted(received.iterdir()):
-        name = path.name.removesuffix(".partial")
-        if path.is_file() and len(name) == len("000000010000000000000001"):
-            shutil.copyfile(path, into / name)
+        name = path.name.removesuffix(_PARTIAL)
+        if path.suffix != _PARTIAL:
+            os.replace(path, into / name)
+            half.discard(name)
+        elif not (into / name).exists() or (name in half and _written(path) > _written(into / name)):
+            # A receiver that began a segment anew, after its disk was lost, may have less of it than a store.
+            os.replace(path, into / name)
+            half.add(name)
+    shutil.rmtree(received)
+    return half
 
 
-def _require_no_gap(since: str, names: Sequence[str]) -> None:
-    """Segments must follow each other, whatever their timelines.
+def _written(segment: Path) -> int:
+    """How many bytes of a segment are written: what follows is zero."""
+    return len(segment.read_bytes().rstrip(b"\0"))
+
+
+def _require_no_gap(since: str, names: Iterable[str], half: set[str], segment_bytes: int) -> None:
+    """Segments must follow each other, whatever their timelines, and only the last may be one that was still being written.
 
     Raises:
         StepFailed: one is missing; named is the first.
     """
-    there = {_number(name) for name in names if not name.endswith(".history")}
-    missing = [number for number in range(_number(since), max(there, default=0) + 1) if number not in there]
-    if missing or not there:
-        name = f"{missing[0] // _SEGMENTS_A_LOG:08X}{missing[0] % _SEGMENTS_A_LOG:08X}" if missing else since[8:]
+    there = {name for name in names if not name.endswith(".history")}
+    if missing := gaps(since, there - half, half, segment_bytes):
         mend = "nothing after it can be recovered: restore to before it (`--to` and an earlier base), or find it: the receiver's folder, the server's pg_wal"
-        raise StepFailed(f"the log has a gap: the segment …{name} is missing.", mend=mend)
-
-
-def _number(segment: str) -> int:
-    return int(segment[8:16], 16) * _SEGMENTS_A_LOG + int(segment[16:24], 16)
+        raise StepFailed(f"the log has a gap: the segment …{missing[0]} is missing.", mend=mend)
 
 
 def _configure(data: Path, wal: Path, to: datetime | None) -> None:

@@ -15,7 +15,7 @@ from backup import snapshot
 from backup.encryption import identities
 from backup.manifest import Manifest
 from backup.postgres import DUMP, GLOBALS, connected, environment, fingerprints, program, target
-from backup.restore import Choice, Restored, unpack_all
+from backup.restore import Choice, Restored, require_room, unpack_all
 from warehouse.connection_string import parameters
 from warehouse.console import progress
 from warehouse.errors import StepFailed, UsageError, scrub
@@ -29,6 +29,8 @@ Replay = Callable[[str, Manifest], None]
 """Applies to a restored database, by its connection string, the privacy erasures made since its backup was taken."""
 
 _MAINTENANCE = "postgres"
+_LOADING = " -c synchronous_commit=off -c maintenance_work_mem=256MB"
+"""Nothing is lost by it: a database that was not loaded whole does not get its name, and what follows is flushed before it does."""
 
 
 def given_target() -> str:
@@ -70,6 +72,7 @@ def restore_postgres(choice: Choice, backup: str, text: str, replay: Replay | No
         if _asked(server, "SELECT 1 FROM pg_database WHERE datname = %s", name):
             what = f"there is a database {name} on that server: a backup is only restored into a fresh place."
             raise UsageError(what, mend="name another, or a fresh server")
+        require_room(folder, one.bytes)
         unpack_all(choice, one, folder, keys, restored)
         restored.notes += _make_roles(server, (folder / GLOBALS).read_text(encoding="utf-8"))
         _run(server, f"CREATE DATABASE {quoted(working)} TEMPLATE template0 ENCODING 'UTF8'")
@@ -78,6 +81,7 @@ def restore_postgres(choice: Choice, backup: str, text: str, replay: Replay | No
             _compare(one, _database(text, working), restored)
             if replay is not None:
                 replay(_database(text, working), one)
+            _run(server, "CHECKPOINT")
             _run(server, f"ALTER DATABASE {quoted(working)} RENAME TO {quoted(name)}")
         except BaseException:
             _run(server, f"DROP DATABASE IF EXISTS {quoted(working)} WITH (FORCE)")
@@ -135,8 +139,10 @@ def _load(tool: str, dump: Path, text: str) -> None:
     arguments = target({key: value for key, value in parameters(text).items() if "password" not in key})
     jobs = max(2, min(8, os.cpu_count() or 2))
     command = [tool, f"--jobs={jobs}", "--exit-on-error", "--no-password", f"--dbname={arguments}", str(dump)]
+    given = environment(text)
+    given["PGOPTIONS"] += _LOADING
     with progress("pg_restore"):
-        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=environment(text), check=False)
+        ran = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, env=given, check=False)
     if ran.returncode != 0:
         said = [line for line in scrub(ran.stderr.decode(errors="replace")).splitlines() if "error" in line] or ["it failed without a word"]
         raise StepFailed(f"pg_restore: {said[0]}", mend="the target's user must be a superuser, its server of the same version or newer")

@@ -37,7 +37,7 @@ METRICS = f"{LOCAL}/metrics.json"
 _MADE_ANEW = {
     "published": "`warehouse publish` makes it", "logs": "of this machine", "tmp": "spill files", "work": "a load's own files",
     "duckdb_extensions": "from wheels", "sqlmesh": "a cache", "demo": "another server's data", LOCAL: "this room's own", "lease.lock": "of this machine",
-    "ledger.ballast": "empty", "landing/.incoming": "half-written packages",
+    "vault": "keys that must not outlive an erasure: privacy.vault_keys.copy_to", "ledger.ballast": "empty", "landing/.incoming": "half-written packages",
 }  # fmt: skip
 LANDING = "landing/"
 """Its packages are never changed: what a store holds of them already is not read again."""

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from backup.policy import StoreDeclaration, StoreName
+from backup.policy import Kind, StoreDeclaration, StoreName
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError, scrub
 from warehouse.object_store import connect
@@ -20,9 +20,11 @@ from warehouse.settings import StoreCredentials, settings
 if TYPE_CHECKING:
     from types_boto3_s3.client import S3Client
 
+    from backup.thaw import Head
     from backup.transfer import Reader, Upload
 
 ATTEMPTS = 5
+CONNECT_SECONDS, ANSWER_SECONDS = 10.0, 60.0
 IN_FLIGHT = 2
 """How many parts of one upload are on their way at a time."""
 
@@ -47,6 +49,10 @@ class Forbidden(StoreFailed):
     """The object is locked, or the key may not do this."""
 
 
+class Frozen(StoreFailed):
+    """The object must be thawed before it is read: it was not asked for, or lies open no longer."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """An object as it was written: its bytes and their SHA-256 in hex."""
@@ -66,6 +72,7 @@ class Held:
     modified: datetime
     above: tuple[str, ...] = ()
     hides: bool = False
+    storage_class: str = "STANDARD"
 
 
 class Store:
@@ -81,7 +88,8 @@ class Store:
         key, secret = self._access.access_key_id, self._access.secret_access_key
         if not self.bucket or key is None or secret is None:
             raise UsageError(f"store {self.name} is not configured.", mend="docs/how-to/back-up.md says what it needs")
-        return connect(self.declared.endpoint, self.declared.region, key, secret, connect_seconds=10, answer_seconds=60, tries=ATTEMPTS)
+        waits = {"connect_seconds": CONNECT_SECONDS, "answer_seconds": ANSWER_SECONDS}
+        return connect(self.declared.endpoint, self.declared.region, key, secret, **waits, tries=ATTEMPTS)
 
     def full_key(self, key: str) -> str:
         """A key with the store's prefix."""
@@ -134,11 +142,11 @@ class Store:
         """
         if not self.declared.lock:
             return
-        at = {"Bucket": self.bucket, "Key": self.full_key(held.key), **version_of(held)}
-        with self.errors(held.key):
-            now = self.client.get_object_retention(**at)["Retention"].get("RetainUntilDate")
-            if now is None or now < until:
-                self.client.put_object_retention(**at, Retention={"Mode": self.declared.lock.mode, "RetainUntilDate": until})
+        now = self.head(held).locked_until
+        if now is None or now < until:
+            with self.errors(held.key):
+                retention: Any = {"Mode": self.declared.lock.mode, "RetainUntilDate": until}
+                self.client.put_object_retention(Bucket=self.bucket, Key=self.full_key(held.key), **version_of(held), Retention=retention)
 
     def delete(self, held: Held) -> None:
         """Delete the first version of an object and all that lies above it.
@@ -156,6 +164,19 @@ class Store:
         for version in held.above:
             with self.errors(held.key):
                 self.client.delete_object(Bucket=self.bucket, Key=self.full_key(held.key), VersionId=version)
+
+    def unlocked(self) -> "Store":
+        """The same store, for what is locked only when it was proved: a run that is killed leaves nothing that cannot be deleted."""
+        return self._with({"lock": None})
+
+    def at_once(self) -> "Store":
+        """The same store, for small objects that are read at any time, whatever class the large ones have."""
+        return self._with({"storage_class": "STANDARD"})
+
+    def _with(self, change: dict[str, Any]) -> "Store":
+        other = Store(self.name, self.declared.model_copy(update=change), self._access)
+        other.client = self.client
+        return other
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +202,8 @@ class Store:
                 name, version = key.removeprefix(f"{self.declared.prefix}/"), true["VersionId"]
                 above = tuple(one["VersionId"] for _, _, one in reversed(listed) if one is not true)
                 hides = any(is_marker for _, is_marker, _ in listed)
-                found[name] = Held(name, None if version == "null" else version, true["Size"], true["LastModified"], above, hides)
+                kept_as = true.get("StorageClass") or "STANDARD"
+                found[name] = Held(name, None if version == "null" else version, true["Size"], true["LastModified"], above, hides, kept_as)
         return found
 
     def read(self, held: Held) -> bytes:
@@ -189,59 +211,28 @@ class Store:
         reader = self.reader(held)
         return b"".join(iter(lambda: reader.read(1 << 20), b""))
 
+    def head(self, held: Held) -> "Head":
+        """What the store tells of an object without reading it.
+
+        Raises:
+            StoreFailed: it is gone, or the store cannot be reached.
+        """
+        from backup.thaw import Head
+
+        with self.errors(held.key):
+            return Head.of(self.client.head_object(Bucket=self.bucket, Key=self.full_key(held.key), **version_of(held)))
+
     def reader(self, held: Held) -> "Reader":
         """Read an object as it streams; a connection that breaks is taken up where it broke."""
         from backup.transfer import Reader
 
         return Reader(self, held)
 
-    # -- setting up ---------------------------------------------------------------------------------------------------
-
     def set_up(self) -> list[str]:
-        """Make the bucket where it is missing, and give it versions, the lock and the rules; what is so already stays.
+        """Make the bucket ready; see `backup.setup.set_up`."""
+        from backup.setup import set_up
 
-        Returns:
-            what was done, a line each.
-
-        Raises:
-            StoreFailed: the key may not, or the bucket was made without Object Lock on a service that cannot add it.
-        """
-        done = []
-        with self.errors(self.bucket):
-            existing = {bucket["Name"] for bucket in self.client.list_buckets()["Buckets"]}
-            if self.bucket not in existing:
-                place: Any = {} if self.declared.endpoint or self.declared.region == "us-east-1" else {"LocationConstraint": self.declared.region}
-                more: Any = {"CreateBucketConfiguration": place} if place else {}
-                self.client.create_bucket(Bucket=self.bucket, ObjectLockEnabledForBucket=self.declared.lock is not None, **more)
-                done.append("bucket made")
-            if self.client.get_bucket_versioning(Bucket=self.bucket).get("Status") != "Enabled":
-                self.client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration={"Status": "Enabled"})
-                done.append("versioning switched on")
-            if self.declared.lock and not self._has_lock():
-                self.client.put_object_lock_configuration(Bucket=self.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
-                done.append("Object Lock switched on")
-            self.client.put_bucket_lifecycle_configuration(Bucket=self.bucket, LifecycleConfiguration={"Rules": [self.lifecycle_rule()]})
-            done.append("rule: uploads that were never finished go after 7 days")
-        return done
-
-    def lifecycle_rule(self) -> Any:
-        """The only rule: what is kept is deleted by us, when a newer backup was verified, and never by a clock."""
-        return {
-            "ID": "unfinished uploads",
-            "Status": "Enabled",
-            "Filter": {"Prefix": f"{self.declared.prefix}/"},
-            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-        }
-
-    def _has_lock(self) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            return "ObjectLockConfiguration" in self.client.get_object_lock_configuration(Bucket=self.bucket)
-        except ClientError as error:
-            if error.response["Error"]["Code"] == "ObjectLockConfigurationNotFoundError":
-                return False
-            raise
+        return set_up(self)
 
     # -- errors -------------------------------------------------------------------------------------------------------
 
@@ -273,22 +264,29 @@ class Store:
             mend = f"correct BACKUP__{self.name.upper()}__ACCESS_KEY_ID and …SECRET_ACCESS_KEY; is this machine's clock right?"
         elif code in ("BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch"):
             said, mend = f"{where}: {key} arrived damaged and was refused.", "run again; if it stays, look at this machine's memory and network"
+        elif code == "InvalidObjectState":
+            kind, said = Frozen, f"{where}: {key} must be thawed before it is read."
+            mend = "`warehouse restore archive` asks for it, and says when to come back"
         elif status == 403:
             kind, said = Forbidden, f"{where} forbids it for {key}: {code}."
             mend = "locked objects stay until their time; else see the rights in docs/how-to/back-up.md"
         return kind(said, mend=mend, store=self.name)
 
 
-def stores() -> dict[StoreName, Store]:
-    """The stores of the policy.
+def stores(what: Kind | None = None, only: StoreName | None = None) -> dict[StoreName, Store]:
+    """The stores of the policy that are used; those of one kind of data, with its storage class and lock, when it is named.
+
+    Args:
+        only: one of them alone, where nothing is known of the others.
 
     Raises:
         UsageError: backups are not configured.
     """
     from backup.policy import configured
 
-    access = settings().backup
-    return {name: Store(name, declared, getattr(access, name)) for name, declared in configured().stores.items()}
+    now, access = configured(only), settings().backup
+    declared = {name: now.placed(what, name) for name in now.data[what].stores} if what else {name: now.stores[name] for name in now.used}
+    return {name: Store(name, one, getattr(access, name)) for name, one in declared.items() if only in (None, name)}
 
 
 def version_of(held: Held) -> dict[str, Any]:

@@ -92,10 +92,10 @@ def prepared(what: Kind) -> "tuple[Policy, list[Store], list[x25519.Recipient]]"
     Raises:
         UsageError: backups are not configured, or the policy does not name this data.
     """
-    policy, places = configured(), stores()
+    policy = configured()
     if what not in policy.data:
         raise UsageError(f"the policy keeps no {what}.", mend=f"add data.{what} to backup/policy.yaml")
-    return policy, [places[name] for name in policy.data[what].stores], recipients(policy.recipients)
+    return policy, list(stores(what).values()), recipients(policy.recipients)
 
 
 class Known:
@@ -282,10 +282,10 @@ def _catch_up(first: Store, store: Store, newest: Manifest, proved: set[str]) ->
 
 def _lock(backup: Manifest, store: Store, what: Kind, policy: Policy) -> None:
     """Lock the packs that an older backup brought for as long as this one's own."""
-    declared = policy.stores[store.name]
-    if declared.lock is None:
+    lock = policy.placed(what, store.name).lock
+    if lock is None:
         return
-    until, held = clock.now() + timedelta(days=declared.lock.days), store.held(f"{what}/packs/")
+    until, held = clock.now() + timedelta(days=lock.days), store.held(f"{what}/packs/")
     own = manifest.pack_key(what, backup.id, 0).rpartition("-")[0]
     for one in backup.packs:
         for key in (one.key, manifest.index_key(one.key)):

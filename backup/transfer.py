@@ -137,6 +137,11 @@ class Reader:
         """The SHA-256 of what was read, in hex."""
         return self._digest.hexdigest()
 
+    def passed(self, data: bytes) -> None:
+        """Take bytes as read that an earlier reader brought: reading goes on behind them."""
+        self._digest.update(data)
+        self.bytes += len(data)
+
     def read(self, size: int = -1) -> bytes:
         """At most `size` bytes; none at the end.
 
@@ -161,8 +166,7 @@ class Reader:
             except (BotoCoreError, HTTPClientError, ResponseParserError, ValueError, OSError):  # taken up again where it broke
                 data = b""
             if data:
-                self._digest.update(data)
-                self.bytes += len(data)
+                self.passed(data)
                 return data
             self._body = None
             if attempt == ATTEMPTS - 1:

@@ -2,13 +2,13 @@
 
 import click
 
-_STORES = click.Choice(["a", "b"])
-_WHAT = click.Choice(["warehouse", "export", "postgres", "postgres_base"])
+_STORES = click.Choice(["a", "b", "c"])
+_WHAT = click.Choice(["warehouse", "export", "postgres", "postgres_base", "archive", "deep_archive"])
 
 
 @click.group(short_help="Keep copies in two more places.")
 def backup() -> None:
-    """Keep sealed copies in two stores, read each of them back, and delete only what a newer one makes superfluous.
+    """Keep sealed copies in two stores or three, read each of them back, and delete only what a newer one makes superfluous.
 
     What is kept, how long and where stands in backup/policy.yaml; docs/how-to/back-up.md begins with an empty account.
     """
@@ -17,11 +17,11 @@ def backup() -> None:
 @backup.command(short_help="Due, kept, locked, expiring, and what it costs.")
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 def plan(as_json: bool) -> None:
-    """What is due, kept, locked and expiring in each store, what that costs a month, and whether the rule of three holds.
+    """What is due, kept, locked and expiring in each store, what that costs a month by storage class, and whether the rule of three holds.
 
     Exit code 1 when there are fewer than three copies, two media or one off site, counted by what the stores really hold.
     """
-    from cli.backup_work import show_plan
+    from cli.archive_work import show_plan
 
     show_plan(as_json=as_json)
 
@@ -37,7 +37,7 @@ def run(what: str | None, due: bool, wait: int, whole: bool) -> None:
     The home is copied aside while nobody writes; production is streamed from pg_dump.
 
     What the stores hold already is not uploaded again; a backup that was cut off goes on where it was. Exit code 3 when a
-    store lacks it at the end: the other has it, and the next backup brings it there.
+    store lacks it at the end: the other has it, and the next backup brings it there. An archive is locked for years.
     """
     from cli.backup_work import take
 
@@ -55,7 +55,7 @@ def list_(as_json: bool) -> None:
 
 @backup.command(short_help="Read backups back whole.")
 @click.argument("what", type=_WHAT, required=False)
-@click.option("--all", "everything", is_flag=True, help="All backups; else the newest of each store.")
+@click.option("--all", "everything", is_flag=True, help="All backups, of archives only where they are named; else the newest of each store.")
 @click.option("--store", type=_STORES, help="One store only.")
 def verify(what: str | None, everything: bool, store: str | None) -> None:
     """Read backups of WHAT (all unless given) back whole and compare every byte with what was written. Needs no private key.
@@ -92,9 +92,9 @@ def receive() -> None:
 
 @backup.command(short_help="Make the buckets ready.")
 def setup() -> None:
-    """Make the buckets of both stores where they are missing, and give them versions, Object Lock and rules.
+    """Make the buckets of the stores where they are missing, and give them versions, Object Lock and one lifecycle rule.
 
-    What is so already stays. It needs a key that may change the bucket; backups themselves do not.
+    What is so already stays; rules of others that would move or delete backups are refused. It needs a key that may change buckets; backups do not.
     """
     from cli.backup_work import set_up
 

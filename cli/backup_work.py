@@ -2,13 +2,14 @@
 
 import json
 import secrets
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cli import tables
+from cli import archive_work, tables
 from cli.run import recorded_beside
 from warehouse import clock
 from warehouse.console import complain, say
@@ -16,7 +17,6 @@ from warehouse.errors import FindingsFound, StepFailed, WarehouseError
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
-    from backup.plan import Kept
     from backup.policy import Kind, StoreName
     from backup.snapshot import Metric
     from monitoring.findings import Finding
@@ -32,35 +32,6 @@ def metrics() -> "list[Metric]":
         group = f" GROUP BY {metric.by} ORDER BY {metric.by}" if metric.by else ""
         found.append((metric.name, metric.mart, f"SELECT {by}{metric.value} FROM {metric.mart}{group}"))
     return found
-
-
-def show_plan(*, as_json: bool) -> None:
-    """What follows from the policy."""
-    from backup.plan import broken_rule, is_due, kept, next_superfluous
-    from backup.policy import configured, described
-
-    rows, content, broken = [], [], []
-    for what, data in configured().data.items():
-        found = kept(what)
-        due, rule, going = is_due(what, found), broken_rule(what, found), next_superfluous(what, found)
-        broken += [f"{what}: {rule}"] if rule else []
-        for one in found:
-            content.append({**_plain(one), "due": due and one is found[0], "superfluous": going[one.store], "rule": rule})
-            rows.append((
-                what, one.store, f"{described(data.every)}, for {described(data.keep)}", _when(one.newest), "due" if due else "not due", len(one.backups),
-                round(one.bytes / 1e6, 1), _when(one.locked_until), _when(one.expiring[1]) if one.expiring else "", one.hidden, round(one.usd_a_month, 4),
-                one.failed or "",
-            ))  # fmt: skip
-    if as_json:
-        say(json.dumps(content, default=str, indent=2))
-    else:
-        columns = ("data", "store", "every", "newest (UTC)", "is", "kept", "MB", "locked until", "oldest goes", "hidden", "USD a month", "error")
-        tables.show("backups", columns, rows)
-        total = sum(one["usd_a_month"] for one in content)
-        say(f"in all {total:.4f} USD a month for storage, by the prices of the policy; requests and reading back are not in it")
-    if broken:
-        mend = "`warehouse backup run` brings every store what it lacks; docs/runbooks/backups.md"
-        raise FindingsFound(f"three copies, two media, one off site: {'; '.join(broken)}.", mend=mend)
 
 
 def take(what: str | None, *, due: bool, wait: float, whole: bool) -> None:
@@ -84,6 +55,7 @@ def _kinds(what: str | None) -> "list[Kind]":
 
 
 def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
+    from backup.archive import take_archive, take_deep_archive
     from backup.export import take_export
     from backup.plan import is_due, kept
     from backup.postgres import take_postgres
@@ -93,7 +65,7 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
     with recorded_beside(f"backup run {what}") as run, run.step("backup", what) as step:
         if due and not is_due(what, kept(what)):
             step.status, step.detail["why"] = "skipped", "not due"
-            say(f"not due: store a holds a backup of {what} that is young enough")
+            say(f"not due: there is a backup of {what} that is young enough")
             return
         if what == "postgres":
             taken = take_postgres()
@@ -101,6 +73,10 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
             taken = take_base()
         elif what == "export":
             taken = take_export(wait)
+        elif what == "archive":
+            taken = take_archive(wait)
+        elif what == "deep_archive":
+            taken = take_deep_archive()
         else:
             taken = take_warehouse(metrics(), wait, whole=whole)
         step.rows_in = sum(table.rows for table in taken.backup.tables.values())
@@ -113,6 +89,8 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
             round(taken.frozen_seconds, 2), sum(len(ids) for ids in taken.deleted.values()),
         )  # fmt: skip
         tables.show("backed up", ("data", "backup", "stores", "files", "bytes", "new bytes", "sealed to", "seconds nobody wrote", "deleted"), [row])
+        if taken.backup.personal:
+            archive_work.tell_of(taken)
         if taken.failed:
             raise StepFailed(f"backup {taken.backup.id} is good. But {'; '.join(taken.failed)}", mend="run again: the next backup brings it there")
 
@@ -123,7 +101,7 @@ def show_list(*, as_json: bool) -> None:
     from backup.policy import configured
     from backup.store import stores
 
-    places, rows = stores(), []
+    places, rows = stores(), list[tuple[Any, ...]]()
     for what, data in configured().data.items():
         listed = {name: manifest.listed(places[name], what) for name in data.stores}
         for backup in sorted({backup for found in listed.values() for backup in found}):
@@ -141,16 +119,18 @@ def show_list(*, as_json: bool) -> None:
 
 def check(what: str | None, *, everything: bool, only: Sequence[str]) -> None:
     """Read backups back whole."""
+    from backup.policy import ARCHIVES
     from backup.verify import verify
 
     wrong = 0
     for kind in _kinds(what):
         with recorded_beside(f"backup verify {kind}") as run, run.step("verify", kind) as step:
-            found = verify(kind, everything=everything, only=only)
+            found = verify(kind, everything=everything and (what is not None or kind not in ARCHIVES), only=only)
             step.detail = {"backups": found.backups, "objects": found.objects, "bytes": found.bytes, "problems": [one.said for one in found.problems][:50]}
             step.status = "findings" if found.problems else "succeeded"
         wrong += len(found.problems)
-        tables.show("read back", ("data", "backups", "objects", "bytes", "wrong"), [(kind, found.backups, found.objects, found.bytes, len(found.problems))])
+        columns = ("data", "backups", "objects", "bytes", "frozen, not read", "wrong")
+        tables.show("read back", columns, [(kind, found.backups, found.objects, found.bytes, found.frozen, len(found.problems))])
         if found.problems:
             tables.show("wrong", ("data", "store", "backup", "what"), [(kind, one.store, one.backup, one.said) for one in found.problems])
     if wrong:
@@ -216,7 +196,7 @@ def bring_production(as_of: datetime | None, store: str | None) -> None:
 
 def bring_server(to: datetime | None, into: Path, store: str | None, received: Path | None) -> None:
     """Prepare a server to any second."""
-    from backup.postgres_log import KIND
+    from backup.log_kept import KIND
     from backup.restore import Choice
     from backup.restore_log import restore_log
 
@@ -234,7 +214,8 @@ def bring_server(to: datetime | None, into: Path, store: str | None, received: P
 
 def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
-    from backup.drill import drill_export, drill_postgres, drill_warehouse
+    from backup.drill import drill_archive, drill_export, drill_log, drill_postgres, drill_warehouse
+    from backup.thaw import ComeBack
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
     only, done = cast("StoreName | None", store), []
@@ -244,8 +225,16 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
                 done += drill_warehouse(metrics(), seed, only)
             elif kind == "export":
                 done += drill_export(seed, only)
+            elif kind in ("archive", "deep_archive"):
+                try:
+                    done += drill_archive(kind, seed, only)
+                except ComeBack as waiting:
+                    say(f"{waiting.what} Then `warehouse drill {kind}` goes on with it.")
             elif kind == "postgres_base":
-                say("postgres_base: not drilled by this command; docs/disaster-recovery.md says how")
+                if what or shutil.which("postgres"):
+                    done += drill_log(seed, only)
+                else:
+                    say("postgres_base: not drilled here: `postgres` is not in PATH, and a drill starts a server of its own")
             elif what or settings().backup.postgres_target:
                 done += drill_postgres(seed, only)
         for one in done:
@@ -274,10 +263,6 @@ def watched() -> "list[Finding]":
     if not is_configured():
         return []
     return [Finding(one.check, f"backup.{one.what}", None, "error", one.observed, one.expected, one.since, "") for one in watch()]
-
-
-def _plain(one: "Kept") -> dict[str, Any]:
-    return dict(vars(one))
 
 
 def _when(instant: Any) -> str:

@@ -96,8 +96,20 @@ def _declarations() -> str:
 
 
 def _privacy_key() -> str:
+    from privacy import key_state, keys, vault_keys
+    from warehouse import storage
+    from warehouse.lease import is_free
+
     settings().hmac_key()
-    return f"set, id {settings().privacy.hmac_key_id}"
+    said = f"set, id {' after '.join(reversed(keys.ring_ids()))}"
+    if storage.exists() and is_free():
+        with storage.open_warehouse(read_only=settings().storage == "duckdb") as connection:
+            held = key_state.noted(connection)
+            if held is not None and not key_state.is_current(connection):
+                raise key_state.different(held)
+    if not vault_keys.file().exists():
+        return f"{said}; no vault"
+    return f"{said}; {vault_keys.check()} keys in the vault"
 
 
 def _postgres() -> str:

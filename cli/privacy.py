@@ -75,6 +75,59 @@ def export(subjects: tuple[str, ...], subjects_from: TextIO | None, out: Path) -
     tables.show(f"held: {out}", ("table", "rows"), list(written.items()))
 
 
+@privacy.command(short_help="Read what is sealed of persons.")
+@click.option("--subject", "subjects", multiple=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…; may be repeated.")
+@click.option("--subjects-from", type=click.File("r"), metavar="FILE", help="The same, one a line; `-` reads standard input, which no process list shows.")
+@click.option("--purpose", required=True, help="Why it is read; the audit trail keeps it.")
+def reveal(subjects: tuple[str, ...], subjects_from: TextIO | None, purpose: str) -> None:
+    """Read the columns that the policy declares `encrypt`, of persons. Needs PRIVACY__VAULT_KEY, and to be named under `vault`.
+
+    Prints JSON. Each reading is noted in the audit trail: who, of whom, why.
+    """
+    import json
+
+    from privacy.reveal import reveal as read
+    from warehouse.console import say
+    from warehouse.lease import lease
+
+    with lease("privacy reveal"):
+        say(json.dumps(read(_named(subjects, subjects_from), purpose), indent=2, default=str, ensure_ascii=False))
+
+
+@privacy.command("back-up-vault", short_help="Copy the keys of the vault elsewhere.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def back_up_vault(folder: Path) -> None:
+    """Write a copy of the vault's keys, wrapped as they are, to a folder elsewhere; remove the copies there that are too old.
+
+    Backups of the warehouse leave the vault out, since a key must not outlive the erasure of its person there.
+    """
+    from privacy.vault_keys import back_up
+    from warehouse.console import say
+
+    say(str(back_up(folder)))
+
+
+@privacy.command("rotate-key", short_help="Change the key of the pseudonyms.")
+def rotate_key() -> None:
+    """Hash all pseudonyms that are held once more, with a new key, and know everybody by them from now on.
+
+    Set PRIVACY__HMAC_KEYS_BEFORE to the old key (`{"k1": "…"}`), PRIVACY__HMAC_KEY and PRIVACY__HMAC_KEY_ID to the new one; every
+    load refuses to run until this has ended. Killed at any moment, the same command goes on.
+    """
+    from cli import tables
+    from cli.run import recorded
+    from privacy.rotate import rotate
+    from serving.publish import publish
+    from warehouse.console import say
+
+    with recorded("privacy rotate-key") as run:
+        done = rotate(run, publish)
+    tables.show("hashed again", ("where", "rows"), list(done.places.items()))
+    say(f"in force: {', '.join(done.keys)}")
+    if done.without_emails:
+        say(f"{done.without_emails} erasures were noted before emails were kept for this: their persons are kept out by all their other keys")
+
+
 @privacy.command(short_help="Write the record of processing.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The file to write; standard output unless given.")
 def record(out: Path | None) -> None:

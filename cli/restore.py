@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-STORES = click.Choice(["a", "b"])
+STORES = click.Choice(["a", "b", "c"])
 
 
 class Instant(click.ParamType[datetime]):
@@ -82,14 +82,36 @@ def postgres(as_of: datetime | None, to: datetime | None, into: Path | None, rec
         bring_production(as_of, store)
 
 
+@restore.command(short_help="Bring back an archive of years ago.")
+@click.argument("backup", metavar="ID")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet.")
+@click.option("--store", type=STORES, help="Use this store alone; else the copy that is read at once, before one that must be thawed.")
+@click.option("--tier", type=click.Choice(["Expedited", "Standard", "Bulk"]), help="How fast it is thawed; as the policy says unless given.")
+@click.option("--days", type=click.IntRange(1, 365), help="For how many days it then lies open; as the policy says unless given.")
+@click.option("--wait", is_flag=True, help="Stay until it has thawed.")
+@click.option("--dry-run", is_flag=True, help="Say what it costs and how long it takes, and ask for nothing.")
+def archive(backup: str, into: Path | None, store: str | None, tier: str | None, days: int | None, wait: bool, dry_run: bool) -> None:
+    """Bring back the archive ID (`warehouse backup list`): one Parquet file a table, with a page that explains them.
+
+    One that must be thawed is asked for. Then this waits (--wait), or says when to come back and with which command, with exit
+    code 4. Repeated, it goes on where it was: it asks once, and downloads nothing twice.
+    """
+    from cli.archive_work import bring_archive
+
+    if into is None and not dry_run:
+        raise click.UsageError("--into is needed: a folder that does not exist yet")
+    bring_archive(backup, into, store, tier, days, wait=wait, dry_run=dry_run)
+
+
 @click.command(short_help="Prove that backups can be restored.")
-@click.argument("what", type=click.Choice(["warehouse", "export", "postgres"]), required=False)
+@click.argument("what", type=click.Choice(["warehouse", "export", "postgres", "archive", "deep_archive"]), required=False)
 @click.option("--seed", type=int, help="Of the choice of the earlier backup, to repeat a drill; by chance unless given, and told.")
 @click.option("--store", type=STORES, help="Restore from this store alone, as if the other were lost.")
 def drill(what: str | None, seed: int | None, store: str | None) -> None:
     """Restore the newest backup and one of the earlier ones of WHAT, compare them, time it, and throw them away.
 
-    WHAT is `warehouse`, `export` or `postgres`; unless given, all that the policy keeps, production only where
+    WHAT is `warehouse`, `export`, `postgres`, `archive` or `deep_archive` (one of those is asked for; called again when it has
+    thawed, the drill goes on); unless given, all that the policy keeps, production only where
     BACKUP__POSTGRES_TARGET names a server.
 
     The result is in ops.drills, in `warehouse status` and in the stores; one that failed or is overdue is a finding of

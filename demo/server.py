@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from demo.binaries import Account, account, programs
+from demo.binaries import account, programs
+from warehouse.account import Account
 from warehouse.errors import StepFailed, UsageError
 from warehouse.files import flush_folder, write_atomically
 

@@ -1,10 +1,9 @@
 """Days of reports as rows: typed by the property's metadata, keyed by all their dimensions, nothing personal in them."""
 
-import hmac
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
@@ -94,17 +93,18 @@ def write(name: str, report: Report, kinds: Mapping[str, str], days: Sequence[Da
     """
     import pyarrow as pa
 
+    from privacy import keys
     from privacy.policy import policy
     from privacy.pseudonyms import KEY_ID_COLUMN, protect
 
     rules = policy().rules(SOURCE, name)
-    key, has_money = settings().hmac_key(), "money" in kinds.values()
+    hashed, has_money = keys.chainer(), "money" in kinds.values()
     values: dict[str, list[Any]] = {column: [] for column in (ROW_ID, "property_id", "date", *map(column_of, [*report.described_by, *report.metrics]))}
     texts = [(column_of(one), is_link(one), rules[column_of(one)].action != "keep" if column_of(one) in rules else False) for one in report.described_by]
     cleaned: dict[tuple[bool, str], str] = {}
     for day in days:
         for dimensions, metrics in day.rows:
-            values[ROW_ID].append(_row_id(key, day, report, dimensions))
+            values[ROW_ID].append(_row_id(hashed, day, report, dimensions))
             for (column, is_page, is_replaced), text in zip(texts, dimensions, strict=True):
                 if not is_replaced:
                     if (is_page, text) not in cleaned:
@@ -177,19 +177,21 @@ def write_metadata(metadata: Mapping[str, Any], loaded_at: datetime, file: Path)
 
 def _copy(rows: Any, chosen: Mapping[str, str], loaded_at: datetime, file: Path, parameters: Mapping[str, Any] | None = None) -> None:
     """Write a table through the expressions of the policy, with the loader's own columns."""
+    from privacy import functions
     from warehouse import storage
 
     own = f"TIMESTAMPTZ '{loaded_at.isoformat()}' AS {LOADED_AT}, NULL::TIMESTAMPTZ AS {DELETED_AT}"
     expressions = ", ".join(f'{sql} AS "{column}"' for column, sql in chosen.items())
     with storage.scratch() as connection:
+        functions.bind(connection, SOURCE)
         connection.register("arriving", rows)
         connection.execute(f"COPY (SELECT {expressions}, {own} FROM arriving) TO {parquet(file)}", parameters or {})
 
 
-def _row_id(key: bytes, day: DayReport, report: Report, dimensions: Sequence[str]) -> str:
+def _row_id(hashed: Callable[[str], str], day: DayReport, report: Report, dimensions: Sequence[str]) -> str:
     """The key of a row, of the values as Google gave them: two pages that look the same after scrubbing stay two rows."""
     told = [day.property_id, day.day.isoformat(), sorted(zip(report.described_by, dimensions, strict=True))]
-    return hmac.digest(key, json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode(), "sha256").hex()
+    return hashed(json.dumps(told, ensure_ascii=False, separators=(",", ":")))
 
 
 def _value(day: DayReport, metric: str, kind: str, text: str) -> int | Decimal | float | None:

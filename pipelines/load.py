@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines import drift, landing, raw, raw_changes, raw_shape, read_until
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
 from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Reading, Shape, common, sources
-from privacy import retention
+from privacy import key_state, retention
 from warehouse import clock, ledger, storage
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, StepFailed, UsageError
@@ -71,6 +71,7 @@ def load(source: str, run: Run) -> list[Loaded]:
     work.mkdir(parents=True)
     try:
         with run.step("load", source) as step, storage.open_warehouse() as connection:
+            key_state.check(connection)
             settled = settle(source, connection)
             if settled.finished or settled.set_aside:
                 step.detail["recovered"] = {"finished": settled.finished, "set_aside": settled.set_aside}

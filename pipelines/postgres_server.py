@@ -117,7 +117,7 @@ def attached(statement_timeout: timedelta, max_connections: int = 2) -> Iterator
     """
     import duckdb
 
-    from privacy import free_text
+    from privacy import functions
 
     parts, password = parameters(settings().postgres_credentials())
     timeout = int(statement_timeout.total_seconds() * 1000)
@@ -130,7 +130,7 @@ def attached(statement_timeout: timedelta, max_connections: int = 2) -> Iterator
         os.environ["PGPASSWORD"] = password
     try:
         storage.load_extension(connection, "postgres_scanner")
-        free_text.bind(connection, SOURCE)
+        functions.bind(connection, SOURCE)
         text = " ".join(f"{key}='{_escaped(value)}'" for key, value in parts.items())
         try:
             connection.execute("SET pg_pool_acquire_mode = 'wait'")  # rather than to go over the limit

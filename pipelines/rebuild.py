@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pipelines import landing, raw, raw_shape
 from pipelines.load import Loaded, mark_known
+from privacy import key_state
 from warehouse import storage
 from warehouse.console import progress
 from warehouse.errors import StepFailed
@@ -21,6 +22,7 @@ def rebuild(source: str, run: Run) -> list[Loaded]:
         StepFailed: a file of the landing zone is missing or damaged; nothing is changed then.
     """
     with run.step("rebuild", source) as step, storage.open_warehouse() as connection, progress(f"rebuilding {source}"):
+        key_state.check(connection)
         mark_known(source, connection)
         kept: dict[str, list[landing.Package]] = {}
         for package in landing.packages(source):

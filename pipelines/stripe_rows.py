@@ -125,6 +125,7 @@ def write(name: str, declared: StripeDeclaration, objects: list[tuple[Object, da
     """Write objects as pseudonymised rows; the latest of each key."""
     import pyarrow as pa
 
+    from privacy import functions
     from privacy.pseudonyms import protect
     from warehouse import storage
 
@@ -146,6 +147,7 @@ def write(name: str, declared: StripeDeclaration, objects: list[tuple[Object, da
     protected = protect("stripe", name, {column: f'"{column}"' for column in names}, texts=[column for column, kind in fields if kind == pa.string()])
     chosen = ", ".join(f'{expression} AS "{column}"' for column, expression in protected.columns.items())
     with storage.scratch() as connection:
+        functions.bind(connection, "stripe")
         connection.register("arriving", arriving)
         connection.execute(f"COPY (SELECT {chosen} FROM arriving) TO {parquet(file)}", protected.parameters)
 

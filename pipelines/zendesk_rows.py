@@ -232,7 +232,7 @@ def write(rows: Iterable[Object], types: Mapping[str, str], name: str, file: Pat
     """
     import pyarrow as pa
 
-    from privacy import free_text
+    from privacy import functions
     from privacy.pseudonyms import protect
     from warehouse import storage
 
@@ -243,7 +243,7 @@ def write(rows: Iterable[Object], types: Mapping[str, str], name: str, file: Pat
     protected = protect("zendesk", name, {column: '"' + column + '"' for column in types}, texts=watched)
     chosen = ", ".join(f'{expression} AS "{column}"' for column, expression in protected.columns.items())
     with storage.scratch() as connection:
-        free_text.bind(connection, "zendesk")
+        functions.bind(connection, "zendesk")
         connection.register("arriving", arriving)
         connection.execute(f"COPY (SELECT {chosen} FROM arriving) TO {parquet(file)}", protected.parameters)
 

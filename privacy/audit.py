@@ -24,7 +24,7 @@ def note(what: str, subjects: Sequence[str], **details: object) -> int:
     Returns:
         the number of its line.
     """
-    return trail().append({"at": clock.now().isoformat(), "who": _who(), "what": what, "subjects": sorted(subjects), **details})
+    return trail().append({"at": clock.now().isoformat(), "who": who(), "what": what, "subjects": sorted(subjects), **details})
 
 
 def problems() -> list[str]:
@@ -32,7 +32,8 @@ def problems() -> list[str]:
     return [f"{chain.path.name}: {problem}" for chain in (trail(), erasures.ledger()) for problem in chain.problems()]
 
 
-def _who() -> str:
+def who() -> str:
+    """Who acts, as the trail calls them."""
     if actor := os.environ.get("GITHUB_ACTOR"):
         return f"github:{actor}"
     try:

@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,11 @@ class Chain:
     Args:
         path: the lines.
         anchor: where the number of lines and the seal of the last one are noted.
+        key: what it is sealed with; the key of the pseudonyms that is in force unless given.
     """
 
-    def __init__(self, path: Path, anchor: Path) -> None:
-        self.path, self.anchor = path, anchor
+    def __init__(self, path: Path, anchor: Path, key: bytes | None = None) -> None:
+        self.path, self.anchor, self._key = path, anchor, key
 
     def append(self, content: dict[str, Any]) -> int:
         """Add a line, durable when this returns; a line that a kill left unfinished is taken away before. Returns its number.
@@ -40,7 +41,7 @@ class Chain:
         before = self._repaired(len(lines))
         number = len(lines) + 1
         sealed = {"number": number, **content}
-        line = {**sealed, "seal": _seal(lines[-1]["seal"] if lines else _FIRST, sealed)}
+        line = {**sealed, "seal": self._seal(lines[-1]["seal"] if lines else _FIRST, sealed)}
         is_new = not before.exists()
         before.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(before, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
@@ -68,20 +69,8 @@ class Chain:
 
     def problems(self) -> list[str]:
         """What is wrong with the record, in words; nothing where it is whole."""
-        lines, seal, found = self._read(), _FIRST, []
-        for index, line in enumerate(lines, start=1):
-            if line is None:
-                found.append(f"line {index} is not readable")
-                break
-            content = {key: value for key, value in line.items() if key != "seal"}
-            if line.get("number") != index:
-                found.append(f"line {index} has the number {line.get('number')}: lines are missing or out of order")
-                break
-            if not hmac.compare_digest(str(line.get("seal")), _seal(seal, content)):
-                found.append(f"line {index} was edited, or the line before it")
-                break
-            seal = str(line["seal"])
-        if found:
+        lines = self._read()
+        if found := self._broken(lines):
             return found
         noted = self._noted()
         if noted is None:
@@ -92,6 +81,67 @@ class Chain:
         if count and lines[count - 1] is not None and (lines[count - 1] or {}).get("seal") != head:
             return ["its head is not the one that was anchored, or the anchor was edited"]
         return []
+
+    def _broken(self, lines: list[dict[str, Any] | None]) -> list[str]:
+        seal, found = _FIRST, []
+        for index, line in enumerate(lines, start=1):
+            if line is None:
+                found.append(f"line {index} is not readable")
+                break
+            content = {key: value for key, value in line.items() if key != "seal"}
+            if line.get("number") != index:
+                found.append(f"line {index} has the number {line.get('number')}: lines are missing or out of order")
+                break
+            if not hmac.compare_digest(str(line.get("seal")), self._seal(seal, content)):
+                found.append(f"line {index} was edited, or the line before it" + ("" if index > 1 else ", or it is sealed with another key"))
+                break
+            seal = str(line["seal"])
+        return found
+
+    def seal_anew(self, keys: Sequence[bytes], convert: Callable[[dict[str, Any], int], dict[str, Any]], last: dict[str, Any]) -> bool:
+        """Seal all lines with the newest of some keys, whichever of them they are sealed with; killed at any moment, it is repeated.
+
+        Args:
+            keys: the oldest first.
+            convert: what becomes of a line's content, and the number of keys that were in force when it was sealed.
+            last: a line that is added, with the seal that the head had, under `head`.
+
+        Returns:
+            whether anything was done.
+
+        Raises:
+            StepFailed: what stands there was tampered with.
+        """
+        if not self.path.exists():
+            return False
+        for count in range(len(keys), 0, -1):
+            held = Chain(self.path, self.anchor, keys[count - 1])
+            if count == len(keys) and (not held.problems() or held._finish_sealing(keys)):
+                return False
+            if held.problems():
+                continue
+            before, seal, made = held._read(), _FIRST, []
+            contents = [convert({key: value for key, value in line.items() if key != "seal"}, count) for line in before if line is not None]
+            contents.append({"number": len(contents) + 1, **last, "head": held.head()[1]})
+            after = Chain(self.path, self.anchor, keys[-1])
+            for content in contents:
+                seal = after._seal(seal, content)
+                made.append(json.dumps({**content, "seal": seal}) + "\n")
+            write_atomically(self.path, "".join(made), mode=0o600)
+            after._note(len(made), seal)
+            return True
+        raise StepFailed(f"{self.path.name}: {self.problems()[0]}.", mend="docs/runbooks/erasure.md says what to do")
+
+    def _finish_sealing(self, keys: Sequence[bytes]) -> bool:
+        """Note the head of a record that a kill left sealed anew with the anchor of before."""
+        lines = self._read()
+        if not lines or self._broken(lines) or lines[-1] is None:
+            return False
+        for key in keys[:-1]:
+            if Chain(self.path, self.anchor, key)._noted() == (len(lines) - 1, lines[-1].get("head")):
+                self._note(len(lines), str(lines[-1]["seal"]))
+                return True
+        return False
 
     def head(self) -> tuple[int, str]:
         """The number of lines and the seal of the last one: to be kept somewhere else, and compared."""
@@ -113,7 +163,11 @@ class Chain:
 
     def _note(self, number: int, seal: str) -> None:
         noted = {"lines": number, "seal": seal}
-        write_atomically(self.anchor, json.dumps({**noted, "proof": _seal("anchor", noted)}) + "\n", mode=0o600)
+        write_atomically(self.anchor, json.dumps({**noted, "proof": self._seal("anchor", noted)}) + "\n", mode=0o600)
+
+    def _seal(self, before: str, content: dict[str, Any]) -> str:
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hmac.new(self._key or settings().hmac_key(), f"seal\n{before}\n{text}".encode(), hashlib.sha256).hexdigest()
 
     def _noted(self) -> tuple[int, str] | None:
         try:
@@ -123,7 +177,7 @@ class Chain:
         except ValueError:
             return 0, "the anchor is not readable"
         proof = noted.pop("proof", "")
-        return (int(noted["lines"]), noted["seal"]) if proof == _seal("anchor", noted) else (1, "the anchor was edited")
+        return (int(noted["lines"]), noted["seal"]) if proof == self._seal("anchor", noted) else (1, "the anchor was edited")
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -132,8 +186,3 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _seal(before: str, content: dict[str, Any]) -> str:
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hmac.new(settings().hmac_key(), f"seal\n{before}\n{text}".encode(), hashlib.sha256).hexdigest()

@@ -1,6 +1,5 @@
 """Erase persons everywhere. What is noted first is that they are erased; every step after that can be killed and repeated."""
 
-import hashlib
 import hmac
 import json
 from collections.abc import Callable, Sequence
@@ -8,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, erasures, files
+from privacy import audit, erasures, files, records, vault_keys
+from privacy import keys as keys_in_force
 from privacy.policy import policy
-from privacy.subjects import Subject, bind_tags, resolve, tag
+from privacy.subjects import EMAIL, Subject, bind_tags, resolve, tag
 from warehouse import clock, storage
 from warehouse.errors import WarehouseError
 from warehouse.files import write_atomically
@@ -88,7 +88,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     """
     with storage.open_warehouse() as connection:
         keys = resolve(connection, named)
-    number, resumed = _begin(named, [tag(one.kind, one.value) for one in keys])
+    number, resumed = _begin(named, [tag(one.kind, one.value) for one in keys], {one.value for one in (*named, *keys) if one.kind == EMAIL})
     this = next(erasure for erasure in erasures.all_erasures() if erasure.number == number)
     certificate = Certificate(number, this.at, _tags(named), resumed=resumed)
     places = certificate.places
@@ -100,6 +100,9 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
         with run.step("erase", "landing zone") as step:
             places["landing zone"] = files.erase_landing(connection, settings().landing)
             step.rows_out = sum(places["landing zone"].values())
+        with run.step("erase", "vault") as step:
+            step.rows_out = vault_keys.destroy(erasures.tags())
+            places["vault"] = {"keys": step.rows_out} if step.rows_out else {}
         with run.step("erase", "built tables") as step:
             is_built = files.has_built(connection)
             places["built tables"] = files.erase_built(connection)
@@ -119,7 +122,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     for unfinished in [*resumed, *([] if number in resumed else [number])]:
         erasures.finish(unfinished)
     certificate.seal = _seal(certificate)
-    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal)
+    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal, keys_destroyed=places["vault"].get("keys", 0))
     write_atomically(certificate_file(number), certificate.as_json() + "\n", mode=0o600)
     if failure is not None:
         raise failure
@@ -134,10 +137,10 @@ def certificate_file(number: int) -> Path:
 def is_genuine(text: str) -> bool:
     """Whether a certificate was made with this warehouse's key and not edited since."""
     content = json.loads(text)
-    return hmac.compare_digest(str(content.get("seal")), _seal(Certificate(**content)))
+    return any(hmac.compare_digest(str(content.get("seal")), records.seal_of_certificate(content, key)) for _, key in keys_in_force.ring())
 
 
-def _begin(named: Sequence[Subject], keys: Sequence[str]) -> tuple[int, list[int]]:
+def _begin(named: Sequence[Subject], keys: Sequence[str], emails: set[str]) -> tuple[int, list[int]]:
     """Note the erasure, or find the one that was interrupted; returns its number, and those of all that were."""
     unfinished = [one for one in erasures.all_erasures() if not one.is_done]
     resumed = [one.number for one in unfinished]
@@ -145,7 +148,7 @@ def _begin(named: Sequence[Subject], keys: Sequence[str]) -> tuple[int, list[int
     same = next((one.number for one in unfinished if set(one.named) == tags and set(keys) <= set(one.tags)), None)
     if same is not None:
         return same, resumed
-    number = erasures.begin(sorted(tags), keys)
+    number = erasures.begin(sorted(tags), keys, emails)
     audit.note("begin erase", sorted(tags), erasure=number)
     return number, resumed
 
@@ -167,6 +170,9 @@ def _remains(certificate: Certificate, waiting: int) -> list[dict[str, str]]:
     remains = [{"what": f"rows of {table}, without the person", "until": "for good", "why": blank[table.removeprefix("raw_")]} for table in kept]
     if waiting:
         remains.append({"what": f"{waiting} webhooks in the spool", "until": "the next load", "why": "they stand in a file that is written to, or in a bucket"})
+    if certificate.places.get("vault"):
+        why = "docs/how-to/vault.md; a copy that is put back is rid of these keys by the restore's replay"
+        remains.append({"what": "keys in copies of the vault", "until": f"{policy().vault.copies_kept_days} days from now", "why": why})
     if settings().storage == "motherduck":
         remains.append({"what": "past versions in MotherDuck", "until": "MotherDuck lets go of them", "why": "they cannot be written anew from here"})
     remains.append({"what": "backups made before", "until": "they expire", "why": "they cannot be changed; a restore erases again before anyone connects"})
@@ -184,5 +190,4 @@ def _tags(named: Sequence[Subject]) -> list[str]:
 
 
 def _seal(certificate: Certificate) -> str:
-    content = {key: value for key, value in asdict(certificate).items() if key != "seal"}
-    return hmac.new(settings().hmac_key(), b"certificate\n" + json.dumps(content, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+    return records.seal_of_certificate(asdict(certificate), settings().hmac_key())

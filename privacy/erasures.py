@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from privacy import records, vault_keys
 from privacy.chain import Chain
 from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
 from privacy.subjects import bind_tags
@@ -68,11 +69,16 @@ def position() -> int:
     return ledger().head()[0] if ledger().path.exists() or ledger().anchor.exists() else 0
 
 
-def begin(named: Iterable[str], keys: Iterable[str]) -> int:
-    """Note an erasure before anything is erased, durable: from now on no load brings the subjects back. Returns its number."""
+def begin(named: Iterable[str], keys: Iterable[str], emails: Iterable[str] = ()) -> int:
+    """Note an erasure before anything is erased, durable: from now on no load brings the subjects back. Returns its number.
+
+    Args:
+        named, keys: tags.
+        emails: keyed hashes of the emails among the keys; kept sealed, for `privacy.records` to tag them anew when a key is changed.
+    """
     named = tuple(named)
     content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *keys})}
-    return ledger().append(content)
+    return ledger().append({**content, "emails": [records.sealed_email(one) for one in sorted(emails)]})
 
 
 def learn(learned: Iterable[tuple[str, str]]) -> None:
@@ -82,6 +88,7 @@ def learn(learned: Iterable[tuple[str, str]]) -> None:
         by_time.setdefault(at, []).append(tag)
     for at, found in by_time.items():
         ledger().append({"event": _LEARNED, "at": at, "key_id": settings().privacy.hmac_key_id, "tags": sorted(found)})
+        vault_keys.destroy((tag, at) for tag in found)
 
 
 def finish(number: int) -> None:
@@ -207,7 +214,9 @@ def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_
     Raises:
         StepFailed: the ledger is missing or older than the backup, or was tampered with; nothing was changed.
     """
+    from privacy import key_state
     from privacy.files import erase_built, erase_landing
+    from privacy.rekey import rekey
 
     found = position()
     if found < at_least:
@@ -215,9 +224,12 @@ def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_
             f"the ledger of erasures has {found} lines, and the backup was made when it had {at_least}: persons who were erased would come back.",
             mend="put the newest copy of the folder PRIVACY__ERASURES in place and restore again",
         )
+    vault_keys.rename()
+    rekeyed = rekey(connection, landing) if not key_state.is_current(connection) else {}
     if not bind(connection):
-        return Replayed(position=found)
-    rows = erase_raw(connection) | erase_built(connection)
+        return Replayed(rekeyed, found)
+    vault_keys.destroy(tags())
+    rows = rekeyed | erase_raw(connection) | erase_built(connection)
     if landing is not None:
         rows |= erase_landing(connection, landing)
     return Replayed(rows, position())

@@ -26,6 +26,7 @@ _OF_ACTION = {
     "mask": "all but the last two digits were taken out before it was stored",
     "redact": "that it existed; the value was never stored",
     "scrub": "free text without the emails and the numbers of persons in it",
+    "encrypt": "sealed under the person's own key; `warehouse privacy reveal` reads it",
     "keep": "as the source has it",
 }
 _MARTS = "marts"

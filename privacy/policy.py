@@ -15,7 +15,7 @@ from warehouse.settings import ROOT
 POLICY_FILE = ROOT / "privacy" / "policy.yaml"
 
 PersonalClass = Literal["email", "phone", "ssn", "name", "address", "ip", "birth_date", "free_text", "card", "id", "none"]
-Action = Literal["hmac", "mask", "redact", "scrub", "drop", "keep"]
+Action = Literal["hmac", "mask", "redact", "scrub", "drop", "keep", "encrypt"]
 
 
 class ColumnRule(BaseModel):
@@ -105,6 +105,19 @@ class RetentionRule(BaseModel):
     days: Annotated[int, Field(ge=1)]
 
 
+class VaultRule(BaseModel):
+    """Who may read what is sealed, and how long copies of its keys are kept.
+
+    Attributes:
+        readers: each as the audit trail calls them: a user of the machine, or `github:<name>`.
+        copies_kept_days: for so long a key that was destroyed may come back from a copy; 30 at the most.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    readers: list[Annotated[str, Field(min_length=1)]] = []
+    copies_kept_days: Annotated[int, Field(ge=1, le=30)] = 30
+
+
 class Policy(BaseModel):
     """The whole policy: `<source>.<table>` -> column -> rule.
 
@@ -114,6 +127,7 @@ class Policy(BaseModel):
         subjects: `<source>.<table>` -> whose its rows are.
         forget_in_trees: keys whose values go from JSON trees of erased persons, at any depth.
         retention: `<source>.<table>` -> how long its rows are kept; tables that are not listed keep them for good.
+        vault: who may read what is sealed.
         carried: column of built tables -> kind of person whose key it holds; `any` for a key that begins with its kind.
         histories: built tables that cannot be made anew from their input; rows of erased persons are taken out of them.
     """
@@ -125,6 +139,7 @@ class Policy(BaseModel):
     subjects: dict[str, SubjectRule] = {}
     forget_in_trees: list[str] = []
     retention: dict[str, RetentionRule] = {}
+    vault: VaultRule = VaultRule()
     carried: dict[str, str] = {}
     histories: list[str] = []
 
@@ -139,6 +154,11 @@ class Policy(BaseModel):
                 raise ValueError(f"subjects.{table}: {missing[0]} is not declared")
         if facts := [table for table in self.retention if table in self.subjects and self.subjects[table].erase == "blank"]:
             raise ValueError(f"retention.{facts[0]}: its rows are facts that stay ({self.subjects[facts[0]].why})")
+        sealed = [(table, column) for table, columns in self.columns.items() for column, rule in columns.items() if rule.action == "encrypt"]
+        if nobodys := [f"{table}.{column}" for table, column in sealed if table not in self.subjects]:
+            raise ValueError(
+                f"columns.{nobodys[0]}: what is encrypted is sealed under its person's key: add whose the rows are, `subjects.{nobodys[0].rpartition('.')[0]}`"
+            )
         if wrong := [kind for kind in self.carried.values() if kind not in kinds | {"any"}]:
             raise ValueError(f"carried: no table has persons of the kind {wrong[0]!r}")
         return self

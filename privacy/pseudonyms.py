@@ -1,9 +1,9 @@
 """Pseudonyms: what stands in the warehouse in place of personal data, as SQL that runs while rows stream through DuckDB."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from privacy import keys
 from privacy.free_text import FUNCTION as SCRUB
 from privacy.policy import EMAIL_VALUE, SSN_VALUE, ColumnRule, policy
 from warehouse.errors import UsageError
@@ -16,9 +16,11 @@ KEY_ID_COLUMN = "_privacy_key_id"
 PERSONAL_ERROR = "undeclared personal data"
 """How the error of a stream begins that met personal data in a column the policy does not list; then class and column."""
 
+E164, SEAL = "e164_number", "seal_value"
+"""What SQL calls the functions that normalise a telephone number and seal a value, where `privacy.functions.bind` was called."""
+
 _EMAIL_SHAPE = r"[A-Za-z0-9.!#$%&''*+/=?^_`{|}~-]+@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)+"
 _SPACE = "chr(32) || chr(9) || chr(10) || chr(11) || chr(12) || chr(13)"
-_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,10 @@ def protect(source: str, table: str, columns: Mapping[str, str], *, texts: Seque
             that is or contains an email or an SSN makes the query fail (`PERSONAL_ERROR`) before it is written anywhere.
 
     Returns:
-        name in the warehouse -> SQL; an `hmac` column becomes `<column>_hash` (64 hex digits; emails also get
-        `is_<column>_valid`), `mask` becomes `<column>_masked`, `redact` becomes `<column>_redacted`, `scrub` keeps its
-        name, `drop` leaves the column out. `_privacy_key_id` names the key where there is a keyed hash. A null stays null.
+        name in the warehouse -> SQL; an `hmac` column becomes `<column>_hash` (64 hex digits; emails and telephone numbers also
+        get `is_<column>_valid`), `mask` becomes `<column>_masked`, `redact` becomes `<column>_redacted`, `scrub` keeps its name,
+        `drop` leaves the column out, `encrypt` becomes `<column>_sealed`, bytes that the vault opens. `_privacy_key_id` names the
+        key where there is a keyed hash. A null stays null.
 
     Raises:
         UsageError: the key is not set, or a rule names a column that the source does not have.
@@ -64,10 +67,13 @@ def protect(source: str, table: str, columns: Mapping[str, str], *, texts: Seque
         replaced = _replaced(name, rule, expression) if rule else {name: _watched(name, expression) if name in texts else expression}
         protected.update(replaced)
         origins.update(dict.fromkeys(replaced, name))
-    if not any(rule.action == "hmac" for rule in rules.values()):
+    for name, rule in rules.items():
+        if rule.action == "encrypt":
+            protected[f"{name}_sealed"] = _sealed(source, table, name, columns[name], protected)
+    if not any(rule.action == "hmac" or (rule.action == "encrypt" and "$hmac" in protected[f"{name}_sealed"]) for name, rule in rules.items()):
         return Protected(protected, origins=origins)
     key_id = settings().privacy.hmac_key_id
-    return Protected({**protected, KEY_ID_COLUMN: literal(key_id)}, hmac_parameters(settings().hmac_key()), origins)
+    return Protected({**protected, KEY_ID_COLUMN: literal(key_id)}, parameters(), origins)
 
 
 def keyed_name(source: str, table: str, column: str) -> str:
@@ -88,20 +94,31 @@ def held_names(column: str, rule: ColumnRule) -> list[str]:
     return list(_replaced(column, rule, column))
 
 
-def hmac_parameters(key: bytes) -> dict[str, bytes]:
-    """The two padded keys of HMAC-SHA256 (RFC 2104), to be bound as `$hmac_inner` and `$hmac_outer`."""
-    block = (hashlib.sha256(key).digest() if len(key) > _BLOCK else key).ljust(_BLOCK, b"\0")
-    return {"hmac_inner": bytes(byte ^ 0x36 for byte in block), "hmac_outer": bytes(byte ^ 0x5C for byte in block)}
+def hmac_parameters(key: bytes, level: str = "") -> dict[str, bytes]:
+    """The two padded keys of HMAC-SHA256, to be bound as `$hmac_inner` and `$hmac_outer`."""
+    inner, outer = keys.padded(key)
+    return {f"hmac_inner{level}": inner, f"hmac_outer{level}": outer}
+
+
+def parameters() -> dict[str, bytes]:
+    """What SQL made of `keyed_hash` needs bound."""
+    found = hmac_parameters(settings().hmac_key())
+    for level, (_, key) in enumerate(keys.before(), start=1):
+        found |= hmac_parameters(key, f"_{level}")
+    return found
 
 
 def keyed_hash(text: str) -> str:
-    """SQL for the HMAC-SHA256 of a text, 64 hex digits, with the bound parameters of `hmac_parameters`."""
-    return f"sha256($hmac_outer::BLOB || unhex(sha256($hmac_inner::BLOB || encode({text}))))"
+    """SQL for the keyed hash of a text, 64 hex digits, with the bound values of `parameters`: HMAC-SHA256 with each key in force in turn."""
+    for level in [*(f"_{number}" for number in range(1, len(keys.before()) + 1)), ""]:
+        text = f"sha256($hmac_outer{level}::BLOB || unhex(sha256($hmac_inner{level}::BLOB || encode({text}))))"
+    return text
 
 
 def normalised_email(text: str) -> str:
     """SQL for an email as it is compared: without surrounding space, in lower case."""
-    return f"lower(trim({text}, {_SPACE}))"
+    # Trimming costs more than hashing's preparation; what neither begins nor ends with a control character or a space is spared it.
+    return f"CASE WHEN ({text})[1] > chr(32) AND ({text})[-1] > chr(32) THEN lower({text}) ELSE lower(trim({text}, {_SPACE})) END"
 
 
 def _replaced(name: str, rule: ColumnRule, expression: str) -> dict[str, str]:
@@ -112,6 +129,8 @@ def _replaced(name: str, rule: ColumnRule, expression: str) -> dict[str, str]:
         return {name: f"{SCRUB}({text})"}  # a connection that does not offer the function (privacy.free_text.bind) fails here
     if rule.action == "drop":
         return {}
+    if rule.action == "encrypt":
+        return {f"{name}_sealed": "error('it is sealed by its row')"}
     if rule.action == "redact":
         return {f"{name}_redacted": f"CASE WHEN {text} IS NULL THEN NULL ELSE '[redacted]' END"}
     if rule.action == "mask":
@@ -124,7 +143,30 @@ def _replaced(name: str, rule: ColumnRule, expression: str) -> dict[str, str]:
             f"{name}_hash": keyed_hash(normalised_email(text)),
             f"is_{name}_valid": f"regexp_full_match(trim({text}, {_SPACE}), '{_EMAIL_SHAPE}')",
         }
-    return {f"{name}_hash": keyed_hash(f"trim({text}, {_SPACE})")}
+    trimmed = f"trim({text}, {_SPACE})"
+    if rule.personal_class == "phone":
+        number = f"nullif({E164}({trimmed}), '')"
+        valid = f"CASE WHEN {text} IS NULL THEN NULL ELSE {number} IS NOT NULL END"
+        return {f"{name}_hash": keyed_hash(f"coalesce({number}, {trimmed})"), f"is_{name}_valid": valid}
+    return {f"{name}_hash": keyed_hash(trimmed)}
+
+
+def _sealed(source: str, table: str, name: str, expression: str, protected: Mapping[str, str]) -> str:
+    """SQL that seals a value under the keys of the persons of its row, told by the columns as the warehouse has them."""
+    rule = policy().subjects[f"{source}.{table}"]
+    persons = {**({rule.key: rule.person} if rule.person else {}), **({rule.email: "email"} if rule.person and rule.email else {}), **rule.of, **rule.within}
+    told = []
+    for column, kind in persons.items():
+        held, _, path = column.partition(".")
+        if held in protected:
+            value = f"json_extract_string({protected[held]}, {literal('$.' + path)})" if path else f"({protected[held]})::VARCHAR"
+            told.append(f"{literal(kind + ':')} || {value}")
+    if not told:
+        raise UsageError(
+            f"privacy/policy.yaml: {source}.{table}.{name} is encrypted, and the table has none of the columns that say whose its rows are.",
+            mend=f"correct `subjects.{source}.{table}`: {', '.join(persons)}",
+        )
+    return f"{SEAL}({literal(f'{source}.{table}.{name}')}, [{', '.join(told)}], ({expression})::VARCHAR)"
 
 
 def _watched(name: str, expression: str) -> str:

@@ -10,6 +10,7 @@ _BECOMES = {
     "mask": "all but the last two digits",
     "redact": "only that it existed",
     "scrub": "text without emails and numbers of persons",
+    "encrypt": "sealed under the person's own key",
     "drop": "not loaded",
     "keep": "kept",
 }
@@ -17,11 +18,15 @@ _HEAD = """# Personal data: the record of processing
 Made by `warehouse privacy record` from privacy/policy.yaml; do not edit.
 
 ## What is promised
-- What is listed below is pseudonymised, masked, redacted, scrubbed or dropped before anything is written, to any file.
+- What is listed below is pseudonymised, masked, redacted, scrubbed, sealed or dropped before anything is written, to any file.
 - A column that is not listed and looks personal, by its name or by its values, stops the load.
 - A pseudonym is HMAC-SHA256 of the normalised value with a key that stands in no SQL text, log or list of processes. The same
   person has the same pseudonym in every source.
 - Erased means erased: [how](how-to/erase-a-person.md). No later load, rebuild or restore brings a person back.
+- What is sealed (`encrypt`, and all that is personal in archives) stands under a key of each person's own, AES-256-GCM, in
+  [the vault](how-to/vault.md). An erasure destroys the key, and with it what every copy holds, locked archives among them. Named
+  readers alone read it; each reading is recorded with its purpose.
+- The key of the pseudonyms [can be changed](how-to/rotate-keys.md): all that is held is hashed once more.
 - A person gets all that is held: `warehouse privacy export`.
 - Erasures and exports are recorded in chains that show an edit, a gap and a cut tail: `warehouse privacy verify`.
 
@@ -30,6 +35,7 @@ Made by `warehouse privacy record` from privacy/policy.yaml; do not edit.
 - Backups made before an erasure hold what they held until they expire; a restore erases again.
 - A name or an address in free text cannot be told from other words; a text that must not hold them is declared `redact` or `drop`.
 - A pseudonym is personal data still: who has the key and a list of emails can tell whose it is.
+- Copies of the vault's keys are kept for {days} days at the most; so long a destroyed key may come back, from such a copy alone.
 - What readers copied out of the published files is theirs to erase.
 """
 
@@ -44,10 +50,12 @@ def document() -> str:
         for name, rule in rules.items()
     ]
     rows = ((f"`{table}`", _whose(rule), "removed" if rule.erase == "remove" else "blank", rule.why or "") for table, rule in declared.subjects.items())
+    readers = ", ".join(f"`{one}`" for one in declared.vault.readers) or "nobody"
     return "\n".join(
         [
-            _HEAD,
+            _HEAD.format(days=declared.vault.copies_kept_days),
             "## Why it is held\n" + _grid(("source", "purpose", "basis", "kept"), why),
+            f"## Who reads what is sealed\n{readers[0].upper() + readers[1:]}.\n",
             "## What is personal\n" + _grid(("column", "class", "becomes", "held as", "why it is kept"), columns),
             "## Whose the rows are, and what an erasure does\n" + _grid(("table", "whose", "rows are", "why they are kept"), rows),
         ]

@@ -1,7 +1,5 @@
 """Who is meant: a person named by one key, all keys of that person, and the keyed hashes by which they are found again."""
 
-import hashlib
-import hmac
 import json
 import re
 from collections.abc import Iterable
@@ -9,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from privacy import keys, pseudonyms
 from privacy.policy import SubjectRule, policy
-from privacy.pseudonyms import hmac_parameters, keyed_hash
+from privacy.pseudonyms import keyed_hash
 from warehouse.errors import UsageError
-from warehouse.settings import settings
 from warehouse.sql import literal, quoted
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ def parse(text: str) -> Subject:
 
 def hashed(text: str) -> str:
     """The keyed hash of a text, as `pseudonyms.keyed_hash` makes it in SQL."""
-    return hmac.new(settings().hmac_key(), text.encode(), hashlib.sha256).hexdigest()
+    return keys.chained(text)
 
 
 def tag(kind: str, value: str) -> str:
@@ -60,8 +58,8 @@ def tag(kind: str, value: str) -> str:
 
 
 def surrogate(kind: str, value: str, form: Literal["word", "number"]) -> str | int:
-    """What stands in place of a key: always the same, made with the key of the pseudonyms, and nobody's."""
-    digest = hashed(f"surrogate {kind}:{value}")
+    """What stands in place of a key: always the same, made with the oldest key of the pseudonyms, and nobody's."""
+    digest = keys.rooted(f"surrogate {kind}:{value}")
     return f"erased_{digest[:20]}" if form == "word" else -int(digest[:15], 16) - 1
 
 
@@ -115,6 +113,9 @@ def resolve(connection: "DuckDBPyConnection", named: Iterable[Subject]) -> list[
     Raises:
         UsageError: an email names several production users.
     """
+    from privacy import key_state
+
+    key_state.check(connection)
     wanted = list(dict.fromkeys(named))
     _make_persons(connection)
     import pyarrow as pa
@@ -185,4 +186,4 @@ def mentions(body: bytes, tags: "set[str] | frozenset[str]") -> bool:
 
 def parameters() -> dict[str, bytes]:
     """What SQL made of `tagged` needs bound."""
-    return hmac_parameters(settings().hmac_key())
+    return pseudonyms.parameters()

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from integration.object_stores import Backups, s3_server
 
-from demo.binaries import programs
+from demo.binaries import account, programs
 from demo.server import Server
 from warehouse.settings import ROOT
 
@@ -32,25 +33,41 @@ with duckdb.connect(sys.argv[1]) as connection:
     connection.execute("FORCE CHECKPOINT")
 """
 WORK = """
-import re, sys, time
+import resource, sys, time
 from pathlib import Path
 from backup.postgres import take_postgres
+from backup.postgres_log import KIND, take_base
 from backup.restore import Choice, restore_warehouse
+from backup.restore_log import restore_log
 from backup.restore_postgres import given_target, restore_postgres
 from backup.take import take_warehouse
+from backup.verify import verify
 what, began, frozen = sys.argv[1], time.monotonic(), 0.0
+do, kind = what.split()
+if do == "restore":
+    choice = Choice(kind)
+    backup = choice.ids()[-1]
 if what == "take warehouse":
     frozen = take_warehouse([], 0).frozen_seconds
-elif what == "take postgres":
-    take_postgres()
+elif do == "take":
+    take_base() if kind == KIND else take_postgres()
+elif do == "verify":
+    assert verify(kind, everything=True).backups
+elif kind == "postgres":
+    restore_postgres(choice, backup, given_target())
+elif kind == KIND:
+    restore_log(choice, backup, Path(sys.argv[2]), None)
 else:
-    choice = Choice(what.split()[1])
-    backup = choice.ids()[-1]
-    restore_postgres(choice, backup, given_target()) if what == "restore postgres" else restore_warehouse(choice, backup, Path(sys.argv[2]), [])
-peak = re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())
-megabytes = int(peak[1]) // 1000 if peak else 0
-print(f"{what:20} {time.monotonic() - began:8.1f} s   peak {megabytes:5} MB" + (f"   nobody wrote for {frozen:.2f} s" if frozen else ""))
+    restore_warehouse(choice, backup, Path(sys.argv[2]), [])
+own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+spent = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
+more = f"   nobody wrote for {frozen:.2f} s" if frozen else ""
+megabytes = (own.ru_maxrss + others.ru_maxrss) // 1000
+print(f"{what:22} {time.monotonic() - began:7.1f} s, {spent:6.1f} s of processors, at most {megabytes:4} MB of memory{more}")
 """
+"""`megabytes` counts our process and the largest program of PostgreSQL that it started; the server's own is not in it."""
+FRESH = "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 16GB\nautovacuum = off\nfull_page_writes = off\n"
+"""A fresh server while it is restored to, as docs/disaster-recovery.md says; with fsync off, and its files flushed afterwards."""
 
 
 def _run(program: str, *arguments: str) -> None:
@@ -71,13 +88,51 @@ def _copy_seconds(file: Path, target: Path) -> float:
 def _postgres(folder: Path, rows: int) -> Server:
     import psycopg2
 
-    server = Server(folder)
+    server = Server(folder, fsync=False)
     server.ensure_running()
     with closing(psycopg2.connect(server.url())) as connection, connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE t AS SELECT i AS id, md5(i::text) AS m, random() AS r, now() AS at FROM generate_series(1, {rows}) i")
         cursor.execute("SELECT pg_database_size(current_database())")
-        sys.stdout.write(f"PostgreSQL of {(cursor.fetchone() or [0])[0] / 1e9:.2f} GB\n")
+        _say(f"PostgreSQL of {(cursor.fetchone() or [0])[0] / 1e9:.2f} GB")
     return server
+
+
+def _fresh(folder: Path) -> Server:
+    """A server to restore to."""
+    server = Server(folder, fsync=False)
+    server.ensure_running()
+    server.stop()
+    with (server.data / "postgresql.conf").open("a") as file:
+        file.write(FRESH)
+    server.ensure_running()
+    return server
+
+
+def _flushed(server: Server) -> None:
+    """Stop a server, and have all of it on the disk."""
+    began = time.monotonic()
+    server.stop()
+    owner = account(server.folder, server.data)
+    with server.log.open("ab") as log:
+        owner.launch([str(programs() / "initdb"), "--sync-only", f"--pgdata={server.data}"], log).wait()
+    _say(f"stopped and flushed     {time.monotonic() - began:6.1f} s")
+
+
+@contextmanager
+def _received() -> Iterator[None]:
+    """Receive the log while inside; afterwards the stores have all of it."""
+    process = subprocess.Popen([sys.executable, "-c", "from backup.postgres_log import receive\nreceive()"], cwd=ROOT)
+    try:
+        yield
+        time.sleep(2)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def main() -> None:
@@ -91,23 +146,32 @@ def main() -> None:
         (work / "home").mkdir()
         file = work / "home" / "warehouse.duckdb"
         _run(FILL, str(file), str(int(given.gigabytes * ROWS_A_GIGABYTE)))
-        sys.stdout.write(f"DuckDB of {file.stat().st_size / 1e9:.2f} GB, cp + fsync {_copy_seconds(file, work / 'copy'):.2f} s\n")
+        _say(f"DuckDB of {file.stat().st_size / 1e9:.2f} GB, cp + fsync {_copy_seconds(file, work / 'copy'):.2f} s")
         with s3_server(work / "s3") as stores:
             backups = Backups(work, stores, stores)
             kept = "{every: 1d, keep: 30d, stores: [a, b]}"
-            backups.write(lock_days=None, warehouse=kept, postgres=kept)
+            backups.write(lock_days=None, warehouse=kept, postgres=kept, postgres_base=kept)
             os.environ.update(backups.settings)
             _run("from backup.store import stores\nfor one in stores().values(): one.set_up()")
-            _run(WORK, "take warehouse")
-            _run(WORK, "restore warehouse", str(work / "back"))
-            server = _postgres(work / "postgres", int(given.gigabytes * POSTGRES_ROWS_A_GIGABYTE))
+            for what in ("take", "verify", "restore"):
+                _run(WORK, f"{what} warehouse", str(work / "back"))
+            _say(f"cp + fsync again {_copy_seconds(file, work / 'copy'):.2f} s")
+            for path in (file, work / "back" / file.name):
+                path.unlink()
+            server, fresh = _postgres(work / "postgres", int(given.gigabytes * POSTGRES_ROWS_A_GIGABYTE)), _fresh(work / "fresh")
             try:
-                os.environ.update(BACKUP__POSTGRES=server.url(), BACKUP__POSTGRES_TARGET=server.url(database="back"))
-                _run(WORK, "take postgres")
-                _run(WORK, "restore postgres")
+                os.environ.update(BACKUP__POSTGRES=server.url(), BACKUP__POSTGRES_TARGET=fresh.url(database="back"))
+                for what in ("take", "verify", "restore"):
+                    _run(WORK, f"{what} postgres")
+                _flushed(fresh)
+                with _received():
+                    _run(WORK, "take postgres_base")
+                for what in ("verify", "restore"):
+                    _run(WORK, f"{what} postgres_base", str(work / "base"))
             finally:
-                with suppress(Exception):
-                    server.stop()
+                for one in (server, fresh):
+                    with suppress(Exception):
+                        one.stop()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Buckets of S3 and of stores that speak like it: a client that waits for nothing long, and errors that name the setting at fault."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from warehouse.errors import StepFailed, UsageError, WarehouseError
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from types_boto3_s3 import S3Client
 
 _CONNECT_SECONDS = 2
@@ -68,17 +70,28 @@ def connect(
         answer_seconds: for it to go on answering.
         tries: how often a call is tried in all, after growing waits.
     """
-    import boto3
     from botocore.config import Config
 
     config = Config(
         connect_timeout=connect_seconds, read_timeout=answer_seconds, retries={"mode": "standard", "total_max_attempts": tries},
         signature_version="s3v4", s3={"addressing_style": "path" if endpoint_url else "auto"},
     )  # fmt: skip
-    return boto3.session.Session().client(
-        "s3", endpoint_url=endpoint_url, region_name=region, config=config,
-        aws_access_key_id=key.get_secret_value() if key else None, aws_secret_access_key=secret.get_secret_value() if secret else None,
-    )  # fmt: skip
+    with _MAKING:  # a session makes one client at a time
+        return _session().client(
+            "s3", endpoint_url=endpoint_url, region_name=region, config=config,
+            aws_access_key_id=key.get_secret_value() if key else None, aws_secret_access_key=secret.get_secret_value() if secret else None,
+        )  # fmt: skip
+
+
+_MAKING = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _session() -> "Session":
+    """One for the process: each new one reads the descriptions of all services again, which takes longer than most calls."""
+    import boto3
+
+    return boto3.session.Session()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from warehouse.alert_settings import AlertSettings
@@ -29,26 +29,40 @@ class PrivacySettings(BaseModel):
     Losing the key breaks joins with new data and forgets who was erased; leaking it breaks the pseudonyms.
 
     Attributes:
+        hmac_keys_before: the keys that were in force before, by their ids, the oldest first (docs/how-to/rotate-keys.md).
         erasures: folder of the ledger of erasures and the audit trail; outside of what backups restore.
         anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
+        vault: file with the keys of persons (docs/how-to/vault.md); outside of what backups keep.
+        vault_key: what wraps those keys; it is given to who may read what is sealed, and to loads that seal.
     """
 
     model_config = ConfigDict(extra="forbid")
     hmac_key: SecretStr | None = None
     hmac_key_id: str = "k1"
+    hmac_keys_before: dict[str, SecretStr] | None = None
     erasures: Path | None = None
     anchors: Path | None = None
+    vault: Path | None = None
+    vault_key: SecretStr | None = None
 
-    @field_validator("hmac_key")
+    @field_validator("hmac_key", "vault_key")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and 0 < len(value.get_secret_value()) < MINIMUM_KEY_LENGTH:
             raise ValueError(f"has {len(value.get_secret_value())} characters, at least {MINIMUM_KEY_LENGTH} are needed")
         return value
 
+    @model_validator(mode="after")
+    def _keys_are_told_apart(self) -> "PrivacySettings":
+        if self.hmac_key_id in (self.hmac_keys_before or {}):
+            raise ValueError(f"HMAC_KEY_ID is {self.hmac_key_id}, and a key before has that id too: give each new key a new id")
+        for value in (self.hmac_keys_before or {}).values():
+            self._long_enough(value)
+        return self
+
 
 class StoreCredentials(BaseModel):
-    """The key of one of the two stores of backups; what it may do is said in docs/how-to/back-up.md."""
+    """The key of one of the stores of backups; what it may do is said in docs/how-to/back-up.md."""
 
     model_config = ConfigDict(extra="forbid")
     access_key_id: SecretStr | None = None
@@ -71,6 +85,7 @@ class BackupSettings(BaseModel):
     policy: Path = Path("backup/policy.yaml")
     a: StoreCredentials = StoreCredentials()
     b: StoreCredentials = StoreCredentials()
+    c: StoreCredentials = StoreCredentials()
     identities: SecretStr | None = None
     postgres: SecretStr | None = None
     postgres_target: SecretStr | None = None
@@ -81,7 +96,7 @@ class BackupSettings(BaseModel):
             self.identities,
             self.postgres,
             self.postgres_target,
-            *(part for store in (self.a, self.b) for part in (store.access_key_id, store.secret_access_key)),
+            *(part for store in (self.a, self.b, self.c) for part in (store.access_key_id, store.secret_access_key)),
         )
         found = [line for secret in given if secret for line in secret.get_secret_value().splitlines()]
         return [line.strip() for line in found if len(line.strip()) > 3]
@@ -168,6 +183,25 @@ class Settings(SourceAccess, BaseSettings):
         """Where the heads of those records are noted."""
         return self.privacy.anchors or self.erasures
 
+    @property
+    def vault_file(self) -> Path:
+        """The keys under which personal data of the vault is sealed; an SQLite file of its own."""
+        return self.privacy.vault or self.home / "vault" / "keys.sqlite"
+
+    def vault_key(self) -> bytes:
+        """The master key of the vault.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        given = self.privacy.vault_key
+        if given is None or not given.get_secret_value():
+            raise UsageError(
+                "PRIVACY__VAULT_KEY is not set: nothing can be sealed in the vault or read from it.",
+                mend="`openssl rand -hex 32` makes one; keep a copy where your other secrets are, apart from the vault's own",
+            )
+        return given.get_secret_value().encode()
+
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
 
@@ -243,7 +277,9 @@ def _given_secrets() -> list[str]:
             for name, value in os.environ.items()
             if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET", "SMTP_URL", "HEARTBEAT_URL"))
         ]
-    given = [secret.get_secret_value() for secret in (now.motherduck_token, now.state_credentials, now.privacy.hmac_key) if secret is not None]
+    own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key)
+    given = [secret.get_secret_value() for secret in own if secret is not None]
+    given += [secret.get_secret_value() for secret in (now.privacy.hmac_keys_before or {}).values()]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 

@@ -26,6 +26,23 @@ class S3Server:
 
     url: str
     folder: Path
+    command: list[str]
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start it where it is not running, and wait until it takes objects."""
+        if self.process is None:
+            with (self.folder / "log").open("ab") as log:
+                self.process = subprocess.Popen(self.command, stdout=log, stderr=log, start_new_session=True)
+            _wait(self, self.process)
+
+    def kill(self) -> None:
+        """SIGKILL: what it acknowledged must be there when it starts again."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
 
     def client(self, store: str = "a") -> Any:
         """What somebody with the full key of a store has."""
@@ -55,16 +72,12 @@ def s3_server(folder: Path) -> Iterator[S3Server]:
         WEED, "-logtostderr", "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3", "-s3.autoCreateBucket=false",
         "-s3.port.lance=0", "-s3.port.iceberg=0", f"-s3.config={config}", "-master.volumeSizeLimitMB=64", "-volume.max=0", "-master.telemetry=false", *flags,
     ]  # fmt: skip
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log, start_new_session=True)
+    server = S3Server(f"http://127.0.0.1:{ports[6]}", folder, [str(word) for word in command])
     try:
-        server = S3Server(f"http://127.0.0.1:{ports[6]}", folder)
-        _wait(server, process)
+        server.start()
         yield server
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        server.kill()
 
 
 def _wait(server: S3Server, process: "subprocess.Popen[bytes]") -> None:
@@ -104,6 +117,7 @@ class Backups:
         self.servers = {"a": a, "b": b}
         self.prefix = f"test-{secrets.token_hex(4)}"
         self.buckets = {"a": "region-a", "b": "region-b"}
+        self.third = ""
         self.file = folder / "policy.yaml"
         self.settings = {
             "BACKUP__POLICY": str(self.file),
@@ -125,6 +139,7 @@ class Backups:
                 f"prefix: {self.prefix}, medium: object storage, site: region {name}, usd_per_gb_month: 0.02, {lock}}}"
                 for name, server in self.servers.items()
             ),
+            *([f"  c: {self.third}"] if self.third else []),
             "data:",
             *(f"  {kind}: {given}" for kind, given in (data or {"warehouse": "{every: 1d, keep: 30d, stores: [a, b]}"}).items()),
         ]

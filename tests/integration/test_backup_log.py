@@ -15,12 +15,15 @@ import pytest
 from conftest import call
 from integration.object_stores import Backups
 
+from backup.drill import drill_log
 from backup.encryption import Damaged
-from backup.postgres_log import prefix, receive, segments, system_of, take_base, wal_folder
+from backup.log_kept import prefix, received_until, segments
+from backup.postgres_log import receive, system_of, take_base, wal_folder
 from backup.restore import Choice, Restored
 from backup.restore_log import restore_log
 from backup.store import stores
 from backup.verify import verify
+from backup.watch import Watched, watch
 from cli.main import cli
 from demo.binaries import account, programs
 from demo.server import Server
@@ -84,6 +87,10 @@ def _book(server: Server, first: int, count: int) -> list[tuple[int, datetime]]:
                 cursor.execute("INSERT INTO bookings VALUES (%s)", (number,))
             acknowledged.append((number, datetime.now(UTC)))
     return acknowledged
+
+
+def _late() -> list[Watched]:
+    return [one for one in watch() if one.check == "log_age"]
 
 
 def _kill(server: Server) -> None:
@@ -165,6 +172,45 @@ def test_a_receiver_that_is_ended_has_brought_all_and_the_command_line_prepares_
         backups.flip(store, backups.keys(store, ".wal.zst.age")[0])
     assert isinstance(fails(_restored, tmp_path / "damaged"), Damaged)
     assert {one.backup for one in verify("postgres_base", everything=True).problems} == {"log"}
+
+
+def test_the_log_is_watched_and_drilled_and_a_gap_in_it_is_found(
+    production: Server, receiver: "subprocess.Popen[str]", backups: Backups, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = system_of(production.url())
+    assert "no log was received" in {one.observed.partition(": ")[2] for one in _late()}
+    _book(production, 0, 5)
+    base = take_base().backup
+    assert base.tables["public.bookings"].rows == 5
+    written = []
+    for first in (5, 10, 15):
+        written += [row[0] for row in _asked(production, "SELECT pg_walfile_name(pg_current_wal_lsn())")]
+        _book(production, first, 5)
+        _execute(production, "SELECT pg_switch_wal()")
+    _wait(lambda: written[2] in segments(stores()["b"], system) and received_until(stores()["b"]) is not None)
+    assert _late() == [], "an idle server is not late"
+
+    assert [(one.failed, one.tables, one.stores) for one in drill_log(seed=1)] == [(None, 1, ("a",))] * 2
+    assert [(one.failed, one.stores) for one in drill_log(seed=2, only="b")] == [(None, ("b",))] * 2
+    assert [one.check for one in watch() if one.check.startswith("drill")] == []
+    forged = base.model_copy(update={"tables": {"public.bookings": base.tables["public.bookings"].model_copy(update={"fingerprint": "1"})}})
+    with monkeypatch.context() as patched:
+        patched.setattr(Choice, "read", lambda self, backup: forged)
+        assert {one.failed for one in drill_log(seed=3)} == {"what was restored is not what was backed up: public.bookings."}
+    assert [one.check for one in watch() if one.check.startswith("drill")] == ["drill_failed"]
+
+    os.killpg(receiver.pid, signal.SIGKILL)
+    assert verify("postgres_base", everything=True).problems == []
+    for key, held in stores()["b"].held(prefix(system)).items():
+        if str(written[1]) in key:
+            stores()["b"].delete(held)
+    (problem,) = verify("postgres_base", everything=True).problems
+    assert (problem.store, problem.backup) == ("b", "log")
+    assert f"1 segments are missing, the first is …{str(written[1])[8:]}" in problem.said
+    setting("WAREHOUSE_NOW", (datetime.now(UTC) + timedelta(minutes=16)).isoformat())
+    assert [one.observed.partition(" up to ")[0] for one in _late()] == ["store a: it is received", "store b: it is received"]
+    setting("WAREHOUSE_NOW", (datetime.now(UTC) + timedelta(days=36)).isoformat())
+    assert [one.expected for one in watch() if one.check == "drill_overdue"] == ["one every 7d", "one every 35d from store b alone"]
 
 
 def test_superfluous_bases_go_with_the_log_before_the_oldest_that_is_kept(production: Server, setting: Setting, backups: Backups) -> None:

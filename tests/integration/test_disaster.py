@@ -9,13 +9,18 @@ from pathlib import Path
 from integration.backup_home import METRICS, fill
 from integration.object_stores import Backups
 
+from backup.archive import take_archive, take_deep_archive
 from backup.take import take_warehouse
 from warehouse.settings import ROOT
 
 
 def test_the_page_s_commands_bring_the_warehouse_back(backups: Backups, home: Path, tmp_path: Path) -> None:
+    warehouse, archive = "{every: 1d, keep: 30d, stores: [a, b]}", "{every: 7d, keep: 7y, stores: [b]}"
+    backups.write(lock_days=None, warehouse=warehouse, archive=archive, deep_archive="{every: 30d, keep: 7y, stores: [a]}")
     fill(home)
     take_warehouse(METRICS, 0)
+    take_archive(0)
+    take_deep_archive()
     for key in backups.keys("a"):
         backups.servers["a"].client().delete_object(Bucket=backups.buckets["a"], Key=key)
     home.rename(tmp_path / "lost")
@@ -28,3 +33,4 @@ def test_the_page_s_commands_bring_the_warehouse_back(backups: Backups, home: Pa
     assert (fresh / "published" / "warehouse.duckdb").exists()
     assert "\n2000\n" in ran.stdout
     assert "hidden or covered" in ran.stdout
+    assert (tmp_path / "fresh-archive" / "marts" / "order_facts.parquet").exists()

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from privacy import free_text, policy, pseudonyms, record, subjects
+from privacy import free_text, functions, policy, pseudonyms, record, subjects
 from privacy.chain import Chain
 from warehouse.errors import UsageError, WarehouseError
 from warehouse.settings import ROOT
@@ -38,6 +38,36 @@ def test_keyed_hashes_are_hmac_sha256_and_null_stays_null(key: bytes) -> None:
     expected = [None if text is None else hmac.new(key, text.encode(), hashlib.sha256).hexdigest() for text in texts]
     got = ask({"h": pseudonyms.keyed_hash("t")}, pseudonyms.hmac_parameters(key), pa.table({"t": texts}))
     assert got["h"] == expected
+
+
+def test_a_hundred_thousand_values_are_hashed_as_python_hashes_them(home: Path) -> None:
+    """Normalised emails, also those that are none: Unicode, empty, null, spaces of every kind around them."""
+    around = ["", " ", "\t", " \r\n", "\x0b\x0c ", "\x00", "\u00a0", "\x1f"]
+    inner = ["user{}@Example.COM", "ÄÖß{}@exämple.de", "İ{}@x.tr", "𝄞{}", "", "ǅ{}"]
+    texts = [None if number % 997 == 0 else around[number % 8] + inner[number % 6].format(number) + around[(number // 8) % 8] for number in range(100_000)]
+    with duckdb.connect() as connection:
+        connection.register("rows", pa.table({"t": texts, "n": range(len(texts))}))
+        asked = f"lower(trim(t, {pseudonyms._SPACE})) AS plain, {pseudonyms.keyed_hash(pseudonyms.normalised_email('t'))} AS hash"
+        got = connection.execute(f"SELECT {asked} FROM rows ORDER BY n", pseudonyms.parameters()).fetchall()
+    key = pseudonyms.settings().hmac_key()
+    assert [hashed for _, hashed in got] == [None if plain is None else hmac.new(key, plain.encode(), hashlib.sha256).hexdigest() for plain, _ in got]
+    ascii_only = [(text, plain) for text, (plain, _) in zip(texts, got, strict=True) if text is not None and text.isascii()]
+    assert all(plain == text.strip(" \t\n\v\f\r").lower() for text, plain in ascii_only)
+    assert len(ascii_only) > 20_000
+
+
+def test_a_hashed_telephone_number_is_the_same_however_it_is_written(rules: Callable[[str], None]) -> None:
+    rules("mobile: {class: phone, action: hmac}")
+    numbers = ["+1 (415) 555-2671", "415-555-2671", " 4155552671 ", "+49 30 901820", "no number", "12", None]
+    made = pseudonyms.protect("crm", "people", {"mobile": "mobile"}, texts=["mobile"])
+    with duckdb.connect() as connection:
+        functions.bind(connection, "crm")
+        connection.register("rows", pa.table({"mobile": numbers, "n": range(len(numbers))}))
+        chosen = ", ".join(f"{sql} AS {name}" for name, sql in made.columns.items())
+        got = connection.execute(f"SELECT {chosen} FROM rows ORDER BY n", made.parameters).fetchall()
+    expected = ["+14155552671", "+14155552671", "+14155552671", "+4930901820", "no number", "12", None]
+    assert [row[0] for row in got] == [text and subjects.hashed(text) for text in expected]
+    assert [row[1] for row in got] == [True, True, True, True, False, False, None]
 
 
 @pytest.fixture

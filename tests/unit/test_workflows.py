@@ -26,8 +26,12 @@ LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLI
 ALERTS = ("PAGERDUTY_ROUTING_KEY", "SLACK_TOKEN", "SLACK_CHANNEL", "SMTP_URL", "EMAIL_FROM", "EMAIL_TO", "HEARTBEAT_URL")
 TELLS = LOADS | {f"ALERTS__{part}" for part in ALERTS}
 BACKS_UP = OPENS | {"BACKUP__POSTGRES"} | {f"BACKUP__{store}__{part}" for store in "AB" for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+ARCHIVES = OPENS | {f"BACKUP__{store}__{part}" for store in "ABC" for part in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
 NEEDS = {
     "backup": BACKS_UP,
+    "backup run archive": ARCHIVES,
+    "backup run deep_archive": ARCHIVES,
+    "drill": ARCHIVES | {"BACKUP__IDENTITIES"},
     "run": TELLS,
     "load": LOADS,
     "doctor": LOADS,
@@ -41,8 +45,10 @@ NEEDS = {
 SECRET = re.compile(r"secrets\.(\w+)")
 ENABLED, OF_A_FORK = "vars.WAREHOUSE_ENABLED {} 'true'", "github.event.pull_request.head.repo.full_name {} github.repository"
 TOKEN = {"GITHUB_TOKEN": "${{ github.token }}"}
-BACKS_UP_ALONE = "backup"
-"""The workflow that writes no warehouse: it waits for nobody, and is switched on by a variable of its own."""
+BESIDE = {"backup": "backup", "archive": "backup", "drill": "drill"}
+"""The workflows that write no warehouse, and whom they wait for: one another, and not for people; a variable of their own switches them on."""
+ESCROW = "drill"
+"""The workflow that is given a private key: in an environment that people open."""
 COMMENTS = "plan"
 """The workflow of every pull request, which may write a comment."""
 MERGES = "deploy"
@@ -115,7 +121,7 @@ def test_one_writer_at_a_time_and_none_is_cancelled(name: str) -> None:
     if not _verbs(name):
         assert WORKFLOWS[name]["concurrency"]["group"] != "warehouse"
         return
-    group = "plan-${{ github.event.pull_request.number }}" if name == COMMENTS else "backup" if name == BACKS_UP_ALONE else "warehouse"
+    group = "plan-${{ github.event.pull_request.number }}" if name == COMMENTS else BESIDE.get(name, "warehouse")
     assert WORKFLOWS[name]["concurrency"] == {"group": group, "cancel-in-progress": False}
     assert all("concurrency" not in job for job in _jobs(name))
 
@@ -143,7 +149,7 @@ def test_secrets_reach_exactly_the_steps_that_need_them_and_never_a_command(name
         assert not SECRET.search(str(step.get("with", "")) + str(step.get("if", "")))
         if not step.get("run", "").startswith(WAREHOUSE):
             assert "env" not in step
-    for (verb, *_), step in _verbs(name):
+    for (verb, *words), step in _verbs(name):
         given = step["env"]
         secrets = {key for key, value in given.items() if SECRET.search(value)}
         assert all(given[key] == f"${{{{ secrets.{key} }}}}" for key in secrets), "a secret is named like its setting"
@@ -154,7 +160,7 @@ def test_secrets_reach_exactly_the_steps_that_need_them_and_never_a_command(name
         if verb == "review" and not rest:
             assert not secrets, "the demo company has none"
             continue
-        assert secrets == NEEDS[verb], f"`warehouse {verb}`"
+        assert secrets == NEEDS.get(" ".join([verb, *words[:2]]), NEEDS[verb]), f"`warehouse {verb}`"
         assert rest == {"WAREHOUSE_STORAGE": "motherduck"}
 
 
@@ -172,9 +178,17 @@ def test_a_fork_without_secrets_runs_nothing_on_schedule_and_is_reviewed_on_the_
     for job in _jobs(name):
         if any(SECRET.search(str(step.get("env", ""))) for step in job["steps"]):
             own = f" && {OF_A_FORK.format('==')}" if name in (COMMENTS, MERGES) else ""
-            own += f" && {LABELED}" if name == MERGES else " && vars.WAREHOUSE_BACKUPS == 'true'" if name == BACKS_UP_ALONE else ""
+            own += f" && {LABELED}" if name == MERGES else " && vars.WAREHOUSE_BACKUPS == 'true'" if name in BESIDE else ""
             assert job["if"] == ENABLED.format("==") + own
             assert name in (COMMENTS, MERGES) or "pull_request" not in _on(name)
+
+
+@each_workflow
+def test_a_private_key_is_given_only_where_people_open_it(name: str) -> None:
+    for job in _jobs(name):
+        has_key = any("BACKUP__IDENTITIES" in step.get("env", {}) for step in job["steps"])
+        assert (name == ESCROW) is has_key
+        assert job.get("environment") == ("escrow" if has_key else None)
 
 
 def test_a_pull_request_is_reviewed_once_against_what_its_target_branch_built() -> None:

@@ -47,7 +47,7 @@ def document(tables: Sequence[Table], links: Mapping[str, str]) -> str:
             "</nav>",
             '<main id="content" tabindex="-1">',
             "<p>A column that is computed from personal data bears its class, and what was done with it on load: <i>hmac</i> a keyed hash,",
-            "<i>mask</i> all but two digits, <i>redact</i> only that it existed, <i>keep</i> as it was.",
+            "<i>mask</i> all but two digits, <i>redact</i> only that it existed, <i>encrypt</i> sealed under its person's key, <i>keep</i> as it was.",
             "Where <i>From</i> is empty, rows are counted or the build itself writes the value.</p>",
             *(_layer(layer, members, links) for layer, members in layers if members),
             "</main>",

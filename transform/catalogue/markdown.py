@@ -16,8 +16,8 @@ in a browser, with the columns of the raw tables and what is computed from each 
 
 *From* names the columns whose values a column is computed from, one step up, not those by which rows are joined or
 filtered; it is empty where rows are counted or the build itself writes the value. *Personal* is the class of personal data
-and what was done with it on load (hmac: keyed hash; mask: all but two digits; redact: only that it existed; keep: as it
-was). It follows *from*, however far: whatever is computed from a personal column bears its class."""
+and what was done with it on load (hmac: keyed hash; mask: all but two digits; redact: only that it existed; encrypt: sealed
+under its person's key; keep: as it was). It follows *from*, however far: whatever is computed from a personal column bears its class."""
 _TITLES = {"marts": "Marts", "staging": "Staging", "raw": "Raw tables"}
 
 
