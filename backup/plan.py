@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from backup import manifest, retention
 from backup.policy import Kind, Policy, configured, rule_321
-from backup.store import Store, StoreFailed, stores
+from backup.store import Held, Store, StoreFailed, stores
 from backup.verify import hidden
 from warehouse import clock
 
@@ -55,11 +55,17 @@ def _kept(what: Kind, store: Store, policy: Policy) -> Kept:
         return Kept(what, store.name, failed=error.what)
     data, declared, backups = policy.data[what], policy.stores[store.name], tuple(held)
     size = sum(one.bytes for one in (*held.values(), *packs.values()))
-    newest = manifest.time_of(backups[-1]) if backups else None
+    newest = max((_shown(backup, one) for backup, one in held.items()), default=None)
     expiring = (backups[0], manifest.time_of(backups[0]) + max(data.keep, data.every * (data.keep // data.every))) if backups else None
     locked = newest + timedelta(days=declared.lock.days) if newest and declared.lock else None
     cost = size / 1e9 * declared.usd_per_gb_month
     return Kept(what, store.name, backups, newest, size, cost, locked, expiring, len(hidden(held, packs)))
+
+
+def _shown(backup: str, held: Held) -> datetime:
+    """The instant that a backup shows; of one that was taken by a clock of the future, when it came to the store: it must not make the next ones not due."""
+    now, at = clock.now(), manifest.time_of(backup)
+    return at if at <= now else min(held.modified, now)
 
 
 def is_due(what: Kind, found: list[Kept]) -> bool:
