@@ -58,7 +58,7 @@ def _kept(what: Kind, store: Store, policy: Policy) -> Kept:
     except StoreFailed as error:
         return Kept(what, store.name, failed=error.what)
     data, declared, backups = policy.data[what], store.declared, tuple(held)
-    newest = manifest.time_of(backups[-1]) if backups else None
+    newest = max((_shown(backup, one) for backup, one in held.items()), default=None)
     expiring = (backups[0], manifest.time_of(backups[0]) + max(data.keep, data.every * (data.keep // data.every))) if backups else None
     locked = newest + timedelta(days=declared.lock.days) if newest and declared.lock else None
     sizes: dict[str, list[Held]] = {}
@@ -74,6 +74,12 @@ def _kept(what: Kind, store: Store, policy: Policy) -> Kept:
 def _days_left(storage_class: str, one: Held) -> int:
     """How many days of its class's minimum an object has before it."""
     return (one.modified + timedelta(days=prices.of(storage_class).minimum_days) - clock.now()).days
+
+
+def _shown(backup: str, held: Held) -> datetime:
+    """The instant that a backup shows; of one that was taken by a clock of the future, when it came to the store: it must not make the next ones not due."""
+    now, at = clock.now(), manifest.time_of(backup)
+    return at if at <= now else min(held.modified, now)
 
 
 def is_due(what: Kind, found: list[Kept]) -> bool:

@@ -1,5 +1,6 @@
 """Retention: only what a newer, verified backup makes superfluous is deleted; never the last good one, never by a clock alone."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -8,6 +9,7 @@ from backup.encryption import Damaged
 from backup.manifest import Manifest
 from backup.policy import DataDeclaration, Kind
 from backup.store import Forbidden, Held, Store, StoreFailed
+from warehouse import clock
 
 _ORPHAN = timedelta(days=2)
 """A pack that no backup names may belong to one that is being written: it is left alone so long, by the newest backup's time."""
@@ -28,8 +30,13 @@ def superfluous(backups: list[str], data: DataDeclaration) -> list[str]:
     return [backup for index, backup in enumerate(backups) if manifest.time_of(backup) < cutoff and len(backups) - index > enough]
 
 
-def delete_superfluous(store: Store, what: Kind, data: DataDeclaration) -> list[str]:
+def delete_superfluous(store: Store, what: Kind, data: DataDeclaration, taken: str = "") -> list[str]:
     """Delete superfluous backups and the packs that none of the others names; call it when the newest was verified.
+
+    Those with a time of the future, by a clock that was wrong, make none superfluous.
+
+    Args:
+        taken: the backup that was taken just now: it stays, whatever time its name has.
 
     Returns:
         the backups deleted. What is locked still stays for a later call.
@@ -38,14 +45,16 @@ def delete_superfluous(store: Store, what: Kind, data: DataDeclaration) -> list[
         StoreFailed: the newest backup is not whole, or the store cannot be reached; nothing was deleted then.
     """
     held, whole = manifest.listed(store, what), {}
+    if not superfluous(_past(held), data):  # with those that are damaged more could be, not less: nothing needs to be read
+        return []
     for backup, one in held.items():
         with suppress(Damaged):  # no good backup: it makes none superfluous, and it is kept for whoever looks into it
             whole[backup] = manifest.read(store, one)
-    going = superfluous(list(whole), data)
+    going = [backup for backup in superfluous(_past(whole), data) if backup != taken]
     if not going:
         return []
     packs = store.held(f"{what}/packs/")
-    newest = list(whole.values())[-1]
+    newest = whole[_past(whole)[-1]]
     _require_whole(store, newest, packs)
     deleted = [backup for backup in going if _delete(store, held[backup])]
     if len(whole) < len(held):
@@ -56,6 +65,10 @@ def delete_superfluous(store: Store, what: Kind, data: DataDeclaration) -> list[
         if own not in named and manifest.time_of(own.rpartition("/")[2].rpartition("-")[0]) < newest.taken_at - _ORPHAN:
             _delete(store, one)
     return deleted
+
+
+def _past(backups: Iterable[str]) -> list[str]:
+    return [backup for backup in backups if manifest.time_of(backup) <= clock.now()]
 
 
 def _require_whole(store: Store, newest: Manifest, packs: dict[str, Held]) -> None:

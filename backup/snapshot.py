@@ -50,12 +50,13 @@ Metric = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Frozen:
-    """A snapshot: when it was taken, its files, and for how many seconds nobody could write."""
+    """A snapshot: when it was taken, its files, and for how many seconds nobody could write. `damaged` says what was so before it was kept."""
 
     taken_at: datetime
     sources: list[Source]
     tables: dict[str, Table]
     seconds: float
+    damaged: tuple[str, ...] = ()
 
 
 def folder() -> Path:
@@ -104,7 +105,7 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
         shutil.rmtree(staging, ignore_errors=True)
         raise
     try:
-        yield Frozen(taken_at, sources, tables, seconds)
+        yield Frozen(taken_at, sources, tables, seconds, _damaged(sources, known))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -192,6 +193,23 @@ def checkpoint(database: Path) -> None:
 def _is_known(path: Path, file: File | None) -> bool:
     now = path.stat()
     return file is not None and (file.bytes, file.modified_ns) == (now.st_size, now.st_mtime_ns)
+
+
+def _damaged(sources: Sequence[Source], known: Mapping[str, File]) -> tuple[str, ...]:
+    """The new packages of the landing zone whose file is not what its manifest says: a backup would keep the damage for good, unseen."""
+    by_path, found = {source.path: source for source in sources}, []
+    for path, source in by_path.items():
+        if not path.startswith(LANDING) or path in known or not path.endswith("/manifest.json"):
+            continue
+        try:
+            said = json.loads(source.file.read_bytes())
+            file = by_path.get(f"{path.rpartition('/')[0]}/{said['file']}")
+            is_whole = file is not None and file.sha256 == said["sha256"]
+        except (ValueError, KeyError, TypeError, OSError):
+            is_whole = False
+        if not is_whole:
+            found.append(f"{path.rpartition('/')[0]} is damaged on this machine, and so in the backup: it is not what its manifest says")
+    return tuple(found)
 
 
 def _source(staging: Path, path: str, known: Mapping[str, File]) -> Source:

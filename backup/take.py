@@ -83,7 +83,9 @@ def take_warehouse(metrics: Sequence[Metric], patience: float = PATIENCE, *, who
         backup, indexes = upload(
             "warehouse", first, known, frozen.taken_at, frozen.sources, keys, tables=frozen.tables, versions=versions, recipients=policy.recipients
         )
-        return spread(backup, indexes, chosen, policy, frozen.seconds)
+        taken = spread(backup, indexes, chosen, policy, frozen.seconds)
+        taken.failed += frozen.damaged
+        return taken
 
 
 def prepared(what: Kind) -> "tuple[Policy, list[Store], list[x25519.Recipient]]":
@@ -207,7 +209,7 @@ def spread(backup: Manifest, indexes: Sequence[Index], chosen: Sequence[Store], 
                 _lock(backup, store, what, policy)
                 store.put(manifest.key_of(what, backup.id), content)
                 taken.stores.append(store.name)
-                taken.deleted[store.name] = retention.delete_superfluous(store, what, policy.data[what])
+                taken.deleted[store.name] = retention.delete_superfluous(store, what, policy.data[what], backup.id)
         if store is first and store.name in failed:
             raise failed[store.name]
     taken.failed = [f"store {name} lacks the backup: {error.what}" for name, error in failed.items()]

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,15 +28,17 @@ TOLD_EVERY = 60.0
 
 
 def _slice(seed: int, chosen: list[tuple[int, str]], folder: str) -> None:
-    """In a process of its own: run some, and print each as a line of JSON."""
+    """In a process of its own: run some, and print each as a line of JSON; SIGTERM ends its servers, too."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))
     for trial in run(Path(folder), seed, chosen):
         sys.stdout.write(as_line(trial) + "\n")
         sys.stdout.flush()
 
 
-def _all(seed: int, chosen: list[tuple[int, str]], processes: int, keep: Path) -> list[Trial]:
-    """In several processes at once, which do not know of each other."""
+def _all(seed: int, chosen: list[tuple[int, str]], processes: int, keep: Path, minutes: float) -> list[Trial]:
+    """In several processes at once, which do not know of each other; those of them that end within so many minutes."""
     done: list[Trial] = []
+    running: list[subprocess.Popen[str]] = []
     began = time.monotonic()
 
     def listen(part: list[tuple[int, str]]) -> None:
@@ -45,6 +48,7 @@ def _all(seed: int, chosen: list[tuple[int, str]], processes: int, keep: Path) -
             (Path(name) / "run").mkdir(mode=0o711)
             with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout
+                running.append(process)
                 for line in process.stdout:
                     trial = Trial(**json.loads(line))
                     done.append(trial)
@@ -58,6 +62,9 @@ def _all(seed: int, chosen: list[tuple[int, str]], processes: int, keep: Path) -
         thread.start()
     while any(thread.is_alive() for thread in threads):
         threads[0].join(timeout=TOLD_EVERY)
+        if time.monotonic() - began > 60 * minutes:
+            for process in running:
+                process.terminate()
         failed = sum(one.outcome == "failed" for one in done)
         say(f"{len(done)} of {len(chosen)} after {time.monotonic() - began:.0f} s, {failed} failed")
         for thread in threads[1:]:
@@ -85,6 +92,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", default=[])
     parser.add_argument("--kind", nargs="*", default=[], help="only these kinds of faults")
     parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=600.0, help="end after so long, and report what was done")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--keep", type=Path, default=Path(tempfile.gettempdir()) / "trials-backup.jsonl", help="each result, a line of JSON")
     parser.add_argument("--slice", help=argparse.SUPPRESS)
@@ -96,7 +104,7 @@ def main() -> None:
     chosen = list(enumerate(kinds(given.seed, given.trials)))
     chosen = [one for one in chosen if (not given.only or one[0] in given.only) and (not given.kind or one[1] in given.kind)]
     began = time.monotonic()
-    done = _all(given.seed, chosen, min(given.processes, len(chosen)), given.keep)
+    done = _all(given.seed, chosen, min(given.processes, len(chosen)), given.keep, given.minutes)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     lines = report(done, given.seed)
     took = f"{len(done)} trials took {(time.monotonic() - began) / 60:.0f} minutes, {(used.ru_utime + used.ru_stime) / 60:.0f} of them of processors."
