@@ -67,7 +67,7 @@ class Manifest(_Written):
     Attributes:
         taken_at: the instant it shows.
         versions: of what made the files; DuckDB's fingerprints hold within one version of it.
-        erasures: up to where the erasure ledger had been applied to what it holds; None before there is such a ledger.
+        erasures: how far the ledger of erasures went (privacy.erasures.mark); None while nobody was erased.
     """
 
     id: str
@@ -84,6 +84,15 @@ class Manifest(_Written):
     def bytes(self) -> int:
         """The bytes of its files."""
         return sum(file.bytes for file in self.files)
+
+
+class Head(_Written):
+    """How far the records of privacy went, and the pack that holds them; see backup.records."""
+
+    id: str
+    at: datetime
+    heads: dict[str, str]
+    index: Index
 
 
 Model = TypeVar("Model", bound=_Written)

@@ -37,7 +37,7 @@ METRICS = f"{LOCAL}/metrics.json"
 _MADE_ANEW = {
     "published": "`warehouse publish` makes it", "logs": "of this machine", "tmp": "spill files", "work": "a load's own files",
     "duckdb_extensions": "from wheels", "sqlmesh": "a cache", "demo": "another server's data", LOCAL: "this room's own", "lease.lock": "of this machine",
-    "ledger.ballast": "empty", "landing/.incoming": "half-written packages",
+    "ledger.ballast": "empty", "landing/.incoming": "half-written packages", "erasures": "kept apart (backup.records): a restore replays it",
 }  # fmt: skip
 LANDING = "landing/"
 """Its packages are never changed: what a store holds of them already is not read again."""
@@ -154,9 +154,10 @@ def _bring(path: Path, target: Path, relative: str) -> None:
 
 
 def _kept(home: Path) -> Iterator[Path]:
+    apart = {settings().erasures.resolve(), settings().anchors.resolve()}
     for where, folders, files in os.walk(home):
         here = Path(where).relative_to(home)
-        folders[:] = sorted(name for name in folders if (here / name).as_posix() not in _MADE_ANEW)
+        folders[:] = sorted(name for name in folders if (here / name).as_posix() not in _MADE_ANEW and (Path(where) / name).resolve() not in apart)
         for name in sorted(files):
             path = Path(where) / name
             if (here / name).as_posix() not in _MADE_ANEW and not name.endswith(_TRANSIENT) and path.is_file() and not path.is_symlink():

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from warehouse.errors import StepFailed
+
 if TYPE_CHECKING:
     from privacy.subjects import Subject
     from warehouse.ledger import Run
@@ -26,6 +28,8 @@ def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool
     the person. No later load brings the person back. Prints a sealed certificate: what changed where, and what remains until
     when. Killed at any moment, the same command goes on.
     """
+    from backup.plan import remains
+    from cli.backup_work import copy_records
     from cli.run import recorded
     from privacy.erase import erase as really
     from privacy.erase import plan
@@ -35,10 +39,14 @@ def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool
     named = _named(subjects, subjects_from)
     if dry_run:
         with lease("privacy erase --dry-run"):
-            say(plan(named).as_json())
+            say(plan(named, remains()).as_json())
         return
     with recorded("privacy erase") as run:
-        say(really(named, run, lambda models: _build_anew(run, models)).as_json())
+        say(really(named, run, lambda models: _build_anew(run, models), copy_records, remains()).as_json())
+        if wrong := copy_records():
+            raise StepFailed(
+                f"the person is erased. But the ledger is not in every store: {'; '.join(wrong)}", mend="`warehouse privacy anchor` brings it there"
+            )
 
 
 @privacy.command(short_help="Remove what is older than it is kept.")
@@ -93,20 +101,38 @@ def record(out: Path | None) -> None:
 @click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Also verify that this certificate is genuine.")
 def verify(certificate: Path | None) -> None:
     """Verify that nothing was edited, taken out or cut off: the audit trail, the ledger of erasures. Exit code 1 otherwise."""
-    from privacy.audit import problems, trail
+    from cli.backup_work import anchored_problems
     from privacy.erase import is_genuine
-    from privacy.erasures import ledger
+    from privacy.records import chains, problems
     from warehouse.console import say
     from warehouse.errors import FindingsFound
 
-    found = problems()
+    found = [*problems(), *anchored_problems()]
     if certificate is not None and not is_genuine(certificate.read_text()):
         found.append(f"{certificate.name}: not made by this warehouse, or edited")
     if found:
         raise FindingsFound("\n".join(found), mend="docs/runbooks/erasure.md says what each means and what to do")
-    for chain in (trail(), ledger()):
+    for name, chain in chains().items():
         lines, seal = chain.head()
-        say(f"{chain.path.name}: {lines} lines, head {seal}")
+        say(f"{name}: {lines} lines, head {seal}")
+
+
+@privacy.command(short_help="Copy the records into the stores of backups.")
+def anchor() -> None:
+    """Copy the records as they are into the stores of backups, with their heads: locked, and compared by `verify` and by every restore.
+
+    Each erasure and each backup does so by itself; this is for what a store missed while it was away.
+    """
+    from cli.backup_work import copy_records
+    from privacy.records import heads
+    from warehouse.console import say
+    from warehouse.lease import lease
+
+    with lease("privacy anchor"):
+        if wrong := copy_records(required=True):
+            raise StepFailed("; ".join(wrong), mend="run again: what is done stays done")
+    for name, head in heads().items():
+        say(f"{name}: {head}")
 
 
 def _build_anew(run: "Run", models: list[str]) -> None:

@@ -98,6 +98,10 @@ class Chain:
         lines = list(self.lines())
         return len(lines), str(lines[-1]["seal"]) if lines else _FIRST
 
+    def seals(self) -> list[str]:
+        """The seal of each line, unchecked: to be compared with what was noted elsewhere."""
+        return [str((line or {}).get("seal")) for line in self._read()]
+
     def _read(self) -> list[dict[str, Any] | None]:
         if not self.path.exists():
             return []

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, erasures, files
+from privacy import audit, erasures, files, spooled
 from privacy.policy import policy
 from privacy.subjects import Subject, bind_tags, resolve, tag
 from warehouse import clock, storage
@@ -19,6 +19,10 @@ from warehouse.settings import settings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+Remains = dict[str, str]
+"""What is still held (`what`), until when (`until`) and why (`why`)."""
 
 
 @dataclass
@@ -43,7 +47,7 @@ class Certificate:
     is_dry_run: bool = False
     resumed: list[int] = field(default_factory=list)
     places: dict[str, dict[str, int]] = field(default_factory=dict)
-    remains: list[dict[str, str]] = field(default_factory=list)
+    remains: list[Remains] = field(default_factory=list)
     seal: str = ""
 
     def as_json(self) -> str:
@@ -51,7 +55,7 @@ class Certificate:
         return json.dumps(asdict(self), indent=2)
 
 
-def plan(named: Sequence[Subject]) -> Certificate:
+def plan(named: Sequence[Subject], backups: Sequence[Remains] = ()) -> Certificate:
     """What an erasure would change. Nothing is written. Hold the lease.
 
     Raises:
@@ -69,17 +73,22 @@ def plan(named: Sequence[Subject]) -> Certificate:
         }
         certificate.keys = _known(connection)
         tags = frozenset(row[0] for row in connection.execute("SELECT tag FROM _erased").fetchall())
-    certificate.places["spool"], waiting = files.erase_spool(tags, dry_run=True)
-    certificate.remains = _remains(certificate, waiting)
+    spool = spooled.erase_spool(tags, dry_run=True)
+    certificate.places |= {"spool": spool.changed, "logs": spooled.erase_lines(settings().home, tags, dry_run=True)}
+    certificate.remains = [*_remains(certificate, spool), *backups]
     return certificate
 
 
-def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], None]) -> Certificate:
+def erase(
+    named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], None], copy_records: Callable[[], object] = list, backups: Sequence[Remains] = ()
+) -> Certificate:
     """Erase persons, and whoever an interrupted erasure had not finished with. Hold the lease.
 
     Args:
         run: where each place is recorded as a step `erase`.
         build_anew: builds the models named anew and whatever else has changed, and publishes.
+        copy_records: copies the ledger to where a restore asks for it, as soon as the erasure is noted; the caller does so again at the end.
+        backups: what they still hold, until when and why.
 
     Raises:
         UsageError: an email names several persons; nothing was changed.
@@ -89,6 +98,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     with storage.open_warehouse() as connection:
         keys = resolve(connection, named)
     number, resumed = _begin(named, [tag(one.kind, one.value) for one in keys])
+    copy_records()
     this = next(erasure for erasure in erasures.all_erasures() if erasure.number == number)
     certificate = Certificate(number, this.at, _tags(named), resumed=resumed)
     places = certificate.places
@@ -108,19 +118,23 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
             places["published copies"] = files.erase_published(connection, settings().published)
             step.rows_out = sum(places["published copies"].values())
         certificate.keys = _known(connection)
-    places["spool"], waiting = files.erase_spool(frozenset(one for one, _ in erasures.tags()))
+    tags = frozenset(one for one, _ in erasures.tags())
+    with run.step("erase", "spool") as step:
+        spool = spooled.erase_spool(tags)
+        places |= {"spool": spool.changed, "logs": spooled.erase_lines(settings().home, tags)}
+        step.rows_out = sum(spool.changed.values())
     places["working files"] = dict.fromkeys(files.remove_scratch(), 1)
-    certificate.remains = _remains(certificate, waiting)
+    certificate.remains = [*_remains(certificate, spool), *backups]
     failure = _build(certificate, build_anew) if is_built else None
     if settings().storage == "duckdb":
         with run.step("erase", "free pages"):
             places["free pages"] = {settings().warehouse_file.name: files.compact(settings().warehouse_file)}
     certificate.done_at = clock.now().isoformat()
-    for unfinished in [*resumed, *([] if number in resumed else [number])]:
-        erasures.finish(unfinished)
     certificate.seal = _seal(certificate)
-    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal)
     write_atomically(certificate_file(number), certificate.as_json() + "\n", mode=0o600)
+    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal)
+    for unfinished in [*resumed, *([] if number in resumed else [number])]:  # last: killed before, all of it is done again
+        erasures.finish(unfinished)
     if failure is not None:
         raise failure
     return certificate
@@ -161,15 +175,13 @@ def _build(certificate: Certificate, build_anew: Callable[[list[str]], None]) ->
     return None
 
 
-def _remains(certificate: Certificate, waiting: int) -> list[dict[str, str]]:
+def _remains(certificate: Certificate, spool: spooled.Spooled) -> list[Remains]:
     blank = {name: rule.why or "" for name, rule in policy().subjects.items() if rule.erase == "blank"}
     kept = sorted(table for table in certificate.places["raw tables"] if table.removeprefix("raw_") in blank)
     remains = [{"what": f"rows of {table}, without the person", "until": "for good", "why": blank[table.removeprefix("raw_")]} for table in kept]
-    if waiting:
-        remains.append({"what": f"{waiting} webhooks in the spool", "until": "the next load", "why": "they stand in a file that is written to, or in a bucket"})
+    remains += spooled.describe(spool)
     if settings().storage == "motherduck":
         remains.append({"what": "past versions in MotherDuck", "until": "MotherDuck lets go of them", "why": "they cannot be written anew from here"})
-    remains.append({"what": "backups made before", "until": "they expire", "why": "they cannot be changed; a restore erases again before anyone connects"})
     remains.append({"what": "the sources' own copies", "until": "they are erased there", "why": "loads do not bring the person back"})
     return remains
 

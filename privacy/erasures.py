@@ -6,7 +6,7 @@ backups restore (`PRIVACY__ERASURES`), grows only, and refuses to be read when s
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -64,8 +64,37 @@ def tags() -> list[tuple[str, str]]:
 
 
 def position() -> int:
-    """How many lines the ledger has: a backup notes it, and a restore refuses a ledger that has fewer."""
+    """How many lines the ledger has."""
     return ledger().head()[0] if ledger().path.exists() or ledger().anchor.exists() else 0
+
+
+def mark() -> str | None:
+    """How far the ledger goes, as `lines:seal of the last`: a backup notes it, and a restore refuses a ledger that lacks it. None while it is empty."""
+    lines, seal = ledger().head() if position() else (0, "")
+    return f"{lines}:{seal}" if lines else None
+
+
+def require(marks: Iterable[str]) -> None:
+    """Refuse to go on with a ledger that lacks what it held when one of the marks was made.
+
+    Raises:
+        StepFailed: it is missing, older, another one, or was tampered with.
+    """
+    lines = list(ledger().lines())
+    for one in marks:
+        number, _, seal = one.partition(":")
+        if not number.isdigit():
+            raise StepFailed(f"the mark {one[:40]!r} of the ledger of erasures cannot be read.", mend="restore with a newer checkout")
+        if int(number) > len(lines):
+            is_missing = not ledger().path.exists()
+            what = "is missing" if is_missing else f"has {len(lines)} lines, and {number} were noted"
+            raise StepFailed(
+                f"the ledger of erasures {what}: persons who were erased would come back, so nothing was opened.",
+                mend=f"put its newest copy into {settings().erasures} (`warehouse restore records` brings it from the stores), and restore again",
+            )
+        if int(number) and seal and lines[int(number) - 1]["seal"] != seal:
+            what = f"the ledger of erasures is another one than that which was noted: line {number} differs."
+            raise StepFailed(what, mend=f"put the right one into {settings().erasures}: docs/runbooks/erasure.md says how to tell")
 
 
 def begin(named: Iterable[str], keys: Iterable[str]) -> int:
@@ -183,44 +212,6 @@ def raw_tables(connection: "DuckDBPyConnection", is_concerned: Callable[[str, st
         if is_concerned(source, table):
             found.append((turn_of(source, table), source, table, dict(zip(names, kinds, strict=True))))
     return [(source, table, columns) for _, source, table, columns in sorted(found, key=lambda one: one[:3])]
-
-
-@dataclass
-class Replayed:
-    """What a replay did: rows changed by table, and the position of the ledger it went up to."""
-
-    rows: dict[str, int] = field(default_factory=dict)
-    position: int = 0
-
-
-def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_least: int = 0) -> Replayed:
-    """Erase again everybody who was ever erased, in a warehouse that was restored, before anyone else opens it.
-
-    What was built is rid of the rows of erased persons too, and has to be built anew afterwards. The caller then writes the file anew
-    (`privacy.files.compact`), because a deleted row leaves its bytes.
-
-    Args:
-        connection: of the restored warehouse, as its writer.
-        landing: its landing zone, if that was restored.
-        at_least: the position that the backup noted.
-
-    Raises:
-        StepFailed: the ledger is missing or older than the backup, or was tampered with; nothing was changed.
-    """
-    from privacy.files import erase_built, erase_landing
-
-    found = position()
-    if found < at_least:
-        raise StepFailed(
-            f"the ledger of erasures has {found} lines, and the backup was made when it had {at_least}: persons who were erased would come back.",
-            mend="put the newest copy of the folder PRIVACY__ERASURES in place and restore again",
-        )
-    if not bind(connection):
-        return Replayed(position=found)
-    rows = erase_raw(connection) | erase_built(connection)
-    if landing is not None:
-        rows |= erase_landing(connection, landing)
-    return Replayed(rows, position())
 
 
 def _count(connection: "DuckDBPyConnection", query: str) -> int:

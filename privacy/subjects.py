@@ -2,10 +2,7 @@
 
 import hashlib
 import hmac
-import json
-import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -165,22 +162,6 @@ def _make_persons(connection: "DuckDBPyConnection") -> None:
         f"SELECT kind, value, email, user_key IS NULL AND is_known AS is_ambiguous, CASE WHEN user_key IS NOT NULL THEN '{PRODUCTION}:' || user_key "
         f"WHEN email IS NOT NULL AND NOT is_known THEN '{EMAIL}:' || email ELSE kind || ':' || value END AS customer FROM judged"
     )
-
-
-_TOKEN = re.compile(rb"[A-Za-z0-9_]{4,64}")
-_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
-
-
-def mentions(body: bytes, tags: "set[str] | frozenset[str]") -> bool:
-    """Whether a text as it was received holds a key or an email of an erased person."""
-    text = body.decode("utf-8", "replace")
-    with suppress(ValueError):
-        text += json.dumps(json.loads(body), ensure_ascii=False)  # an @ may have come as an escape
-    kinds = [rule.person for rule in policy().subjects.values() if rule.person]
-    words = {match.decode() for match in _TOKEN.findall(text.encode())}
-    if any(tag(kind, word) in tags for word in words for kind in kinds if not word.isdigit()):
-        return True
-    return any(tag(EMAIL, hashed(found.lower())) in tags for found in set(_EMAIL.findall(text)))
 
 
 def parameters() -> dict[str, bytes]:
