@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from cli.consent import consent
 from warehouse.errors import StepFailed
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 @click.group(short_help="Erase and export persons; verify what is recorded.")
 def privacy() -> None:
     """What a person may ask for, and the records that prove what was done."""
+
+
+privacy.add_command(consent)
 
 
 @privacy.command(short_help="Erase persons everywhere.")
@@ -136,9 +140,11 @@ def anchor() -> None:
 
 
 def _build_anew(run: "Run", models: list[str]) -> None:
+    from cli.run import expose_consents
     from serving.publish import publish
     from transform.build import build
 
+    expose_consents()
     with run.step("transform"):
         build(models)
     with run.step("publish"):

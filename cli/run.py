@@ -148,10 +148,19 @@ def _raise_refused(refused: list[str]) -> None:
 def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
     from transform.build import build
 
+    expose_consents()
     with run.step("transform") as step, progress("building the models"):
         built = build(restate)
         step.detail = {"planned": built.planned, "models": {model.name: round(model.seconds, 3) for model in built.models}}
     tables.models(built)
+
+
+def expose_consents() -> None:
+    """Let the models that are about to be built read who has consented by now."""
+    from privacy.consent import expose
+
+    with storage.open_warehouse() as connection:
+        expose(connection)
 
 
 def _check(run: "Run") -> "tuple[list[Finding], list[str]]":

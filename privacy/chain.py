@@ -8,7 +8,7 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,25 +31,38 @@ class Chain:
         self.path, self.anchor = path, anchor
 
     def append(self, content: dict[str, Any]) -> int:
-        """Add a line, durable when this returns; a line that a kill left unfinished is taken away before. Returns its number.
+        """Add a line; see `extend`. Returns its number."""
+        return self.extend([content])
+
+    def extend(self, contents: Sequence[dict[str, Any]]) -> int:
+        """Add lines, durable when this returns; what a kill left unfinished is taken away before, and an import that was killed is repeated.
+
+        Returns:
+            the number of the last line.
 
         Raises:
             StepFailed: what stands there was tampered with.
         """
         lines = list(self.lines())
         before = self._repaired(len(lines))
-        number = len(lines) + 1
-        sealed = {"number": number, **content}
-        line = {**sealed, "seal": _seal(lines[-1]["seal"] if lines else _FIRST, sealed)}
+        number, seal = len(lines), lines[-1]["seal"] if lines else _FIRST
+        if not contents:
+            return number
+        written = []
+        for content in contents:
+            number += 1
+            sealed = {"number": number, **content}
+            seal = _seal(seal, sealed)
+            written.append(json.dumps({**sealed, "seal": seal}).encode() + b"\n")
         is_new = not before.exists()
         before.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(before, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(b"".join(written))
             file.flush()
             os.fsync(file.fileno())
         if is_new:
             flush_folder(before.parent)
-        self._note(number, line["seal"])
+        self._note(number, seal)
         return number
 
     def lines(self) -> Iterator[dict[str, Any]]:

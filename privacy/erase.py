@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, erasures, files, spooled
+from privacy import audit, consent, erasures, files, spooled
 from privacy.policy import policy
 from privacy.subjects import Subject, bind_tags, resolve, tag
 from warehouse import clock, storage
@@ -118,6 +118,7 @@ def erase(
             places["published copies"] = files.erase_published(connection, settings().published)
             step.rows_out = sum(places["published copies"].values())
         certificate.keys = _known(connection)
+        consent.expose(connection)
     tags = frozenset(one for one, _ in erasures.tags())
     with run.step("erase", "spool") as step:
         spool = spooled.erase_spool(tags)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from privacy import audit, erasures
+from privacy import audit, consent, erasures
 from privacy.chain import Chain
 from warehouse.settings import settings
 
@@ -12,7 +12,7 @@ ERASURES = "erasures.jsonl"
 
 def chains() -> dict[str, Chain]:
     """Each record by the name of its file."""
-    return {chain.path.name: chain for chain in (erasures.ledger(), audit.trail())}
+    return {chain.path.name: chain for chain in (erasures.ledger(), audit.trail(), consent.record_of_consents())}
 
 
 def heads() -> dict[str, str]:

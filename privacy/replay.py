@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
-from privacy import erasures, files, rows, spooled
+from privacy import consent, erasures, files, rows, spooled
 from warehouse import storage
 from warehouse.files import flush_file
 from warehouse.settings import settings
@@ -57,6 +57,7 @@ def replay_home(home: Path, marks: Sequence[str]) -> Replayed:
         built = files.erase_built(connection)
         replayed.changed = erasures.erase_raw(connection) | built | files.erase_landing(connection, home / "landing")
         replayed.models = files.models_of(built)
+        consent.expose(connection)
     tags = frozenset(tag for tag, _ in erasures.tags())
     replayed.changed |= spooled.erase_files(home / "spool", tags) | spooled.erase_lines(home, tags)
     if replayed.changed:

@@ -113,7 +113,7 @@ def resolve(connection: "DuckDBPyConnection", named: Iterable[Subject]) -> list[
         UsageError: an email names several production users.
     """
     wanted = list(dict.fromkeys(named))
-    _make_persons(connection)
+    make_persons(connection)
     import pyarrow as pa
 
     connection.register("_named", pa.table({"kind": [one.kind for one in wanted], "value": [one.value for one in wanted]}))
@@ -141,7 +141,7 @@ def resolve(connection: "DuckDBPyConnection", named: Iterable[Subject]) -> list[
     return sorted(keys | {Subject(EMAIL, email) for email in emails - others}, key=lambda one: (one.kind, one.value))
 
 
-def _make_persons(connection: "DuckDBPyConnection") -> None:
+def make_persons(connection: "DuckDBPyConnection") -> None:
     """`_persons` (kind, value, email, declared) of every system, and `_customers`: the same with the customer each is."""
     parts = [
         f"SELECT {literal(kind)} AS kind, {expression(rule.key)} AS value, {expression(rule.email) if rule.email else 'NULL::VARCHAR'} AS email, "
