@@ -101,39 +101,87 @@ def record(out: Path | None) -> None:
         say(document().rstrip("\n"))
 
 
-@privacy.command(short_help="Verify the audit trail and the ledger of erasures.")
-@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Also verify that this certificate is genuine.")
-def verify(certificate: Path | None) -> None:
-    """Verify that nothing was edited, taken out or cut off: the audit trail, the ledger of erasures. Exit code 1 otherwise."""
-    from cli.backup_work import anchored_problems
-    from privacy.erase import is_genuine
-    from privacy.records import chains, problems
+@privacy.command(short_help="Verify the records, or a certificate.")
+@click.argument("certificate", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--public-key", metavar="KEY", help="Check the certificate with this key alone: no other setting is needed.")
+def verify(certificate: Path | None, public_key: str | None) -> None:
+    """Verify that nothing was edited, taken out or cut off: audit trail, ledger of erasures, consents. Exit code 1 otherwise.
+
+    What the records say themselves is compared with the heads that the stores of backups keep. With CERTIFICATE, verify that
+    one instead: its signature by --public-key, or by this warehouse's own key, with its seal too.
+    """
     from warehouse.console import say
     from warehouse.errors import FindingsFound
 
-    found = [*problems(), *anchored_problems()]
-    if certificate is not None and not is_genuine(certificate.read_text()):
-        found.append(f"{certificate.name}: not made by this warehouse, or edited")
+    found = _wrong_with_records() if certificate is None else _wrong_with(certificate, public_key)
     if found:
         raise FindingsFound("\n".join(found), mend="docs/runbooks/erasure.md says what each means and what to do")
+    if certificate is not None:
+        say(f"{certificate.name}: genuine")
+        return
+    from privacy.records import chains
+
     for name, chain in chains().items():
         lines, seal = chain.head()
         say(f"{name}: {lines} lines, head {seal}")
+
+
+def _wrong_with_records() -> list[str]:
+    from cli.backup_work import anchored_problems
+    from privacy.records import problems
+
+    return [*problems(), *anchored_problems()]
+
+
+def _wrong_with(certificate: Path, public_key: str | None) -> list[str]:
+    from privacy import signing
+    from privacy.erase import is_genuine
+
+    text, found = certificate.read_text(), []
+    own = public_key or signing.public_key()
+    if own:
+        found = signing.problems(text, own)
+    if public_key is None and not is_genuine(text):
+        found.append("not made by this warehouse, or edited")
+    return [f"{certificate.name}: {problem}" for problem in found]
+
+
+@privacy.command("signing-key", short_help="Show the public key of certificates.")
+@click.option("--new", is_flag=True, help="Make a new pair: the private key for PRIVACY__SIGNING_KEY, on standard output alone.")
+def signing_key(*, new: bool) -> None:
+    """Show the public key with which anybody can check this warehouse's certificates: publish it."""
+    from privacy.signing import new_key, public_key
+    from warehouse.console import complain, say
+    from warehouse.errors import UsageError
+
+    if new:
+        private, public = new_key()
+        say(f"PRIVACY__SIGNING_KEY={private}")
+        complain(f"keep it where your other secrets are; the public key is {public}")
+        return
+    own = public_key()
+    if own is None:
+        raise UsageError("PRIVACY__SIGNING_KEY is not set: certificates are sealed, and not signed.", mend="`warehouse privacy signing-key --new` makes a pair")
+    say(own)
 
 
 @privacy.command(short_help="Copy the records into the stores of backups.")
 def anchor() -> None:
     """Copy the records as they are into the stores of backups, with their heads: locked, and compared by `verify` and by every restore.
 
-    Each erasure and each backup does so by itself; this is for what a store missed while it was away.
+    The heads go to people as well, by email or Slack where these are set up: a mailbox is one more place that nobody here can
+    edit. Each erasure and each backup copies by itself; this is for what a store missed while it was away.
     """
+    from cli.alert import announce_records
     from cli.backup_work import copy_records
     from privacy.records import heads
     from warehouse.console import say
     from warehouse.lease import lease
 
     with lease("privacy anchor"):
-        if wrong := copy_records(required=True):
+        wrong = copy_records(required=True)
+        announce_records()
+        if wrong:
             raise StepFailed("; ".join(wrong), mend="run again: what is done stays done")
     for name, head in heads().items():
         say(f"{name}: {head}")

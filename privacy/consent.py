@@ -204,7 +204,7 @@ def _say_by_column(connection: "DuckDBPyConnection", table: str, column: str, pu
     if {column, key, at} - set(columns_of(connection, f"raw_{source}", name)):
         return  # never loaded
     connection.execute(
-        f"INSERT INTO _said SELECT {literal(kind)}, {quoted(key)}::VARCHAR, {literal(purpose)}, {literal(version)}, {quoted(column)}::BOOLEAN, "
+        f"INSERT INTO _said SELECT {literal(kind)}, {quoted(key)}::VARCHAR, {literal(purpose)}, {literal(version)}, bool_and({quoted(column)}::BOOLEAN), "
         f"{literal(f'{table}.{column}')}, {quoted(at)}::TIMESTAMPTZ, {quoted(at)}::TIMESTAMPTZ, NULL FROM raw_{source}.{quoted(name)} "
-        f"WHERE {quoted(column)} IS NOT NULL AND {quoted(key)} IS NOT NULL"
+        f"WHERE {quoted(column)} IS NOT NULL AND {quoted(key)} IS NOT NULL GROUP BY {quoted(key)}, {quoted(at)}"
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, consent, erasures, files, spooled
+from privacy import audit, consent, erasures, files, signing, spooled
 from privacy.policy import policy
 from privacy.subjects import Subject, bind_tags, resolve, tag
 from warehouse import clock, storage
@@ -37,6 +37,7 @@ class Certificate:
         places: place -> what changed there, with rows or records; one that is empty was searched and held nothing.
         remains: what is still held, until when, and why.
         seal: keyed hash over all of it.
+        signature: of all of it and the seal, by the key `PRIVACY__SIGNING_KEY`; empty without one. See privacy.signing.
     """
 
     number: int
@@ -49,6 +50,7 @@ class Certificate:
     places: dict[str, dict[str, int]] = field(default_factory=dict)
     remains: list[Remains] = field(default_factory=list)
     seal: str = ""
+    signature: str = ""
 
     def as_json(self) -> str:
         """The certificate as text; without its seal it is what the seal was made of."""
@@ -132,6 +134,7 @@ def erase(
             places["free pages"] = {settings().warehouse_file.name: files.compact(settings().warehouse_file)}
     certificate.done_at = clock.now().isoformat()
     certificate.seal = _seal(certificate)
+    certificate.signature = signing.sign(asdict(certificate))
     write_atomically(certificate_file(number), certificate.as_json() + "\n", mode=0o600)
     audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal)
     for unfinished in [*resumed, *([] if number in resumed else [number])]:  # last: killed before, all of it is done again
@@ -197,5 +200,5 @@ def _tags(named: Sequence[Subject]) -> list[str]:
 
 
 def _seal(certificate: Certificate) -> str:
-    content = {key: value for key, value in asdict(certificate).items() if key != "seal"}
+    content = {key: value for key, value in asdict(certificate).items() if key not in ("seal", "signature")}
     return hmac.new(settings().hmac_key(), b"certificate\n" + json.dumps(content, sort_keys=True).encode(), hashlib.sha256).hexdigest()

@@ -5,7 +5,7 @@ backups restore (`PRIVACY__ERASURES`), grows only, and refuses to be read when s
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privacy.chain import Chain
-from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
-from privacy.subjects import bind_tags
+from privacy.rows import Finder, clean_trees, find, is_of_persons, rule_of, turn_of
+from privacy.subjects import EMAIL, bind_tags, expression, parameters, tagged
 from warehouse import clock, storage
 from warehouse.errors import StepFailed
 from warehouse.settings import settings
@@ -162,6 +162,41 @@ def write_without(connection: "DuckDBPyConnection", source: str, table: str, fil
     with clean_trees(connection, found):
         connection.execute(f"COPY (SELECT {chosen} FROM {relation} AS r {found.joins}{kept}) TO {parquet(beside)}")
     return count, beside
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """How rows of erased persons are told in a source's own rows `r`, and whether the warehouse may be without them."""
+
+    condition: str
+    parameters: dict[str, bytes]
+    may_be_missing: bool
+
+
+def theirs_in_source(connection: "DuckDBPyConnection", source: str, table: str, columns: Mapping[str, str]) -> Theirs | None:
+    """SQL for the rows of erased persons among rows as they are loaded; None where nobody was erased, or the table is nobody's.
+
+    Args:
+        connection: where the condition will be asked; it gets the view `_erased_tags`.
+        columns: of those rows, by their names in the warehouse.
+    """
+    import pyarrow as pa
+
+    rule, known = rule_of(source, table), tags()
+    if rule is None or not known:
+        return None
+    connection.register("_erased_tags", pa.table({"tag": [one for one, _ in known], "at": [datetime.fromisoformat(at) for _, at in known]}))
+    links = {**rule.of, **rule.within, **rule.mentions, **({rule.key: rule.person} if rule.person else {})}
+    links |= {rule.email: EMAIL} if rule.person and rule.email else {}
+    conditions = []
+    for column, kind in links.items():
+        if column in columns:
+            # Who comes again after the erasure, with the same email, is a customer anew.
+            since = " AND coalesce(r.created_at <= t.at, true)" if kind == EMAIL and "created_at" in columns else ""
+            conditions.append(f"EXISTS (SELECT 1 FROM _erased_tags t WHERE t.tag = {tagged(kind, expression(column))}{since})")
+    if not conditions:
+        return None
+    return Theirs(" OR ".join(conditions), parameters(), bool(rule.person) or rule.erase == "remove")
 
 
 def erase_raw(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> dict[str, int]:

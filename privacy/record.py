@@ -23,6 +23,7 @@ Made by `warehouse privacy record` from privacy/policy.yaml; do not edit.
   person has the same pseudonym in every source.
 - Erased means erased: [how](how-to/erase-a-person.md). No later load, rebuild or restore brings a person back.
 - A person gets all that is held: `warehouse privacy export`.
+- What needs consent is done with consent alone, and until it is taken back: [how](how-to/ask-for-consent.md).
 - Erasures and exports are recorded in chains that show an edit, a gap and a cut tail: `warehouse privacy verify`.
 
 ## What is not
@@ -43,11 +44,13 @@ def document() -> str:
         for table, rules in declared.columns.items()
         for name, rule in rules.items()
     ]
+    agreed = ((f"`{name}`", one.meaning, f"version {one.version}") for name, one in declared.consent.purposes.items())
     rows = ((f"`{table}`", _whose(rule), "removed" if rule.erase == "remove" else "blank", rule.why or "") for table, rule in declared.subjects.items())
     return "\n".join(
         [
             _HEAD,
             "## Why it is held\n" + _grid(("source", "purpose", "basis", "kept"), why),
+            "## What needs consent\n" + _grid(("purpose", "what is done", "words in force"), agreed),
             "## What is personal\n" + _grid(("column", "class", "becomes", "held as", "why it is kept"), columns),
             "## Whose the rows are, and what an erasure does\n" + _grid(("table", "whose", "rows are", "why they are kept"), rows),
         ]

@@ -31,6 +31,7 @@ class PrivacySettings(BaseModel):
     Attributes:
         erasures: folder of the ledger of erasures and the audit trail; outside of what backups restore.
         anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
+        signing_key: the private key (Ed25519) that signs certificates of erasures; without it they are sealed alone.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -38,6 +39,7 @@ class PrivacySettings(BaseModel):
     hmac_key_id: str = "k1"
     erasures: Path | None = None
     anchors: Path | None = None
+    signing_key: SecretStr | None = None
 
     @field_validator("hmac_key")
     @classmethod
@@ -243,7 +245,11 @@ def _given_secrets() -> list[str]:
             for name, value in os.environ.items()
             if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET", "SMTP_URL", "HEARTBEAT_URL"))
         ]
-    given = [secret.get_secret_value() for secret in (now.motherduck_token, now.state_credentials, now.privacy.hmac_key) if secret is not None]
+    given = [
+        secret.get_secret_value()
+        for secret in (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.signing_key)
+        if secret is not None
+    ]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 

@@ -16,7 +16,8 @@ MODEL (
     line = 'Line of the record; -1 where a column of a raw table says it.'
   ),
   audits (
-    not_null(columns := (source, source_key, purpose, is_given, changed_at))
+    not_null(columns := (source, source_key, purpose, is_given, channel, changed_at)),
+    unique_combination_of_columns(columns := (source, source_key, purpose, changed_at, line, channel))
   )
 );
 
