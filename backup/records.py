@@ -129,15 +129,18 @@ def marks(choice: Choice, backup: str) -> list[str]:
     return sorted({mark for mark in known if mark})
 
 
-def restore_records(into: Path) -> tuple[Head, list[Path]]:
+def restore_records(into: Path) -> tuple[Head, list[Path]] | None:
     """Bring the newest copy of the records back, into the folder that settings name for them unless another is given.
 
+    Returns:
+        its head, and the files; None where no store holds a copy.
+
     Raises:
-        UsageError: there is no copy, the private key is not set, or there are records already.
+        UsageError: the private key is not set, or there are records already.
     """
     found = newest_heads()
     if not found:
-        raise UsageError("no store holds a copy of the records.", mend="docs/runbooks/erasure.md says what to do when there is none")
+        return None
     store, head = max(found, key=lambda one: (sum(records.lines_of(mark) for mark in one[1].heads.values()), one[1].at))
     there = [path for file in head.index.files if (path := records.place_of(file.path, into)).exists()]
     if there:

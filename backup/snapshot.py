@@ -110,11 +110,15 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
 
 
 @contextmanager
-def waiting(patience: float) -> Iterator[None]:
-    """Hold the lease; wait for who holds it."""
+def waiting(patience: float, purpose: str = "backup") -> Iterator[None]:
+    """Hold the lease; wait for who holds it.
+
+    Raises:
+        LeaseHeld: it was held all the time.
+    """
     deadline = time.monotonic() + patience
     while True:
-        held = lease("backup")
+        held = lease(purpose)
         try:
             held.__enter__()
             break

@@ -311,8 +311,12 @@ def bring_records(into: Path | None) -> None:
     from backup.records import restore_records
 
     with recorded_beside("restore records") as run, run.step("restore", "records") as step:
-        head, brought = restore_records(into.absolute() if into else settings().erasures)
-        step.rows_out = len(brought)
+        found = restore_records(into.absolute() if into else settings().erasures)
+        step.rows_out = len(found[1]) if found else 0
+    if found is None:
+        say("no store holds a copy of the records: nobody was erased, or they are kept elsewhere")
+        return
+    head = found[0]
     tables.show("restored", ("record", "as of (UTC)", "head"), [(name, _when(head.at), mark) for name, mark in head.heads.items()])
 
 

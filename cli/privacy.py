@@ -25,7 +25,8 @@ privacy.add_command(consent)
 @click.option("--subject", "subjects", multiple=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…; may be repeated.")
 @click.option("--subjects-from", type=click.File("r"), metavar="FILE", help="The same, one a line; `-` reads standard input, which no process list shows.")
 @click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
-def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool) -> None:
+@click.option("--wait", default=1800, show_default=True, type=click.IntRange(0), metavar="SECONDS", help="How long to wait for a run that is writing.")
+def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool, wait: int) -> None:
     """Erase persons everywhere: raw tables, landing zone, built tables and histories, published copies, spool, free pages.
 
     A person is found in every source by what sources declare and by the email. Facts that accounting must keep stay, without
@@ -33,24 +34,29 @@ def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool
     when. Killed at any moment, the same command goes on.
     """
     from backup.plan import remains
+    from backup.snapshot import waiting
+    from cli.alert import announce_records
     from cli.backup_work import copy_records
     from cli.run import recorded
     from privacy.erase import erase as really
     from privacy.erase import plan
-    from warehouse.console import say
-    from warehouse.lease import lease
+    from warehouse.console import complain, say
+    from warehouse.lease import is_free, lease
 
     named = _named(subjects, subjects_from)
     if dry_run:
         with lease("privacy erase --dry-run"):
             say(plan(named, remains()).as_json())
         return
-    with recorded("privacy erase") as run:
+    if not is_free():
+        complain("a run is writing; the erasure begins when it has ended")
+    with waiting(wait, "privacy erase"), recorded("privacy erase") as run:
         say(really(named, run, lambda models: _build_anew(run, models), copy_records, remains()).as_json())
-        if wrong := copy_records():
-            raise StepFailed(
-                f"the person is erased. But the ledger is not in every store: {'; '.join(wrong)}", mend="`warehouse privacy anchor` brings it there"
-            )
+        wrong = copy_records()
+        announce_records()
+        if wrong:
+            said = f"the person is erased. But the ledger is not in every store: {'; '.join(wrong)}"
+            raise StepFailed(said, mend="`warehouse privacy anchor` brings it there")
 
 
 @privacy.command(short_help="Remove what is older than it is kept.")

@@ -14,7 +14,7 @@ GOOD = {(table, "customer_key"): "i::VARCHAR" for table in (CONSENTS, AUDIENCE)}
 
 BROKEN: list[Broken] = [
     *((table, column, "missing", f"UPDATE {table} SET {column} = NULL WHERE rowid = 0") for table, columns in _MISSING.items() for column in columns.split()),
-    (CONSENTS, None, "duplicate", f"INSERT INTO {CONSENTS} SELECT * FROM {CONSENTS} WHERE rowid = 0"),
+    *((table, None, "duplicate", f"INSERT INTO {table} SELECT * FROM {table} WHERE rowid = 0") for table in (RAW, STAGED, CONSENTS)),
     (AUDIENCE, "customer_key", "duplicate", f"INSERT INTO {AUDIENCE} SELECT * FROM {AUDIENCE} WHERE rowid = 0"),
 ]
 

@@ -1,5 +1,7 @@
 """After an erasure a search of every byte of the home, of the buckets and of a restored backup finds nothing, and no restore brings anybody back."""
 
+import fcntl
+import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import KEY, ask
 from integration import erasure_home
+from integration.alert_servers import channels
 from integration.byte_search import encodings, found_in, stands_in
 from integration.erasure_home import AT_STRIPE, USER, wanted
 from integration.object_stores import KEYS, Backups, S3Server
@@ -17,15 +20,17 @@ from backup import manifest
 from backup.drill import drill_warehouse
 from backup.export import restore_export, take_export
 from backup.plan import remains
-from backup.records import restore_records
+from backup.records import newest_heads, restore_records
 from backup.restore import Choice, Restored, restore_warehouse
 from backup.store import stores
 from backup.take import take_warehouse
+from cli.alert import announce_records
 from cli.backup_work import anchored_problems, copy_records
-from privacy import erase, erasures, retention, spooled, subjects
+from cli.main import cli
+from privacy import audit, consent, erase, erasures, files, records, retention, signing, spooled, subjects
 from warehouse import clock, ledger, spool, spool_format, storage
 from warehouse import settings as settings_module
-from warehouse.errors import StepFailed, UsageError, WarehouseError
+from warehouse.errors import FindingsFound, LeaseHeld, StepFailed, UsageError, WarehouseError
 from warehouse.lease import lease
 from warehouse.settings import settings
 
@@ -131,13 +136,15 @@ def _loads_her_again(file: Path) -> None:
 def test_a_restore_is_refused_when_the_ledger_is_missing_or_older(filled: Path, tmp_path: Path, fails: Fails) -> None:
     backup = take_warehouse(METRICS, 0).backup
     assert backup.erasures is None, "nobody was erased yet"
+    assert restore_records(tmp_path / "none") is None
     erased("zendesk:8")
     shutil.copytree(settings().erasures, tmp_path / "older")
     erased(f"user:{USER}")
     shutil.move(settings().erasures, tmp_path / "newest")
 
+    assert {one.failed is None for one in drill_warehouse(METRICS, 1)} == {False}
+
     def refused() -> WarehouseError:
-        assert {one.failed is None for one in drill_warehouse(METRICS, 1)} == {False}
         error = fails(restored, backup.id, tmp_path / "back")
         assert isinstance(error, StepFailed)
         assert "warehouse restore records" in error.mend
@@ -150,8 +157,9 @@ def test_a_restore_is_refused_when_the_ledger_is_missing_or_older(filled: Path, 
     assert any("its tail was cut off" in problem for problem in anchored_problems())
     assert isinstance(fails(restore_records, settings().erasures), UsageError), "nothing is written over"
     shutil.rmtree(settings().erasures)
-    head, _ = restore_records(settings().erasures)
-    assert head.heads["erasures.jsonl"] == erasures.mark()
+    found = restore_records(settings().erasures)
+    assert found is not None
+    assert found[0].heads["erasures.jsonl"] == erasures.mark()
     assert anchored_problems() == []
     assert found_in(restored(backup.id, tmp_path / "back").into, wanted()[:-1]).keys() <= {"landing"}
     assert take_warehouse(METRICS, 0).backup.erasures == erasures.mark()
@@ -195,8 +203,6 @@ def test_what_is_written_to_the_spool_meanwhile_is_waited_for_and_nothing_of_oth
 
 
 def test_a_writer_that_hangs_is_not_waited_for_for_ever(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import fcntl
-
     monkeypatch.setattr(spooled, "PATIENCE", 0.2)
     segment = next((filled / "spool" / "stripe").glob("*.spool"))
     with segment.open("rb") as held:
@@ -205,3 +211,99 @@ def test_a_writer_that_hangs_is_not_waited_for_for_ever(filled: Path, monkeypatc
     assert done.waiting == 1
     assert "the next load" in str(spooled.describe(done))
     assert len(spool_format.content_of(segment.read_bytes(), is_sealed=True).records) == 3, "a file that is written to is left alone"
+
+
+STEPS = [
+    (erasures, "erase_raw"), (files, "erase_landing"), (files, "erase_built"), (files, "erase_published"), (consent, "expose"), (spooled, "erase_spool"),
+    (spooled, "erase_lines"), (files, "remove_scratch"), (files, "compact"), (erase, "write_atomically"), (audit, "note"), (erasures, "finish"),
+]  # fmt: skip
+
+
+def test_interrupted_after_any_step_it_goes_on_and_no_model_is_forgotten(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        pass
+
+    def dies_after(really: Callable[..., object]) -> Callable[..., object]:
+        def step(*given: object, **named: object) -> object:
+            really(*given, **named)
+            if given[:1] != ("begin erase",):
+                raise Killed
+            return None
+
+        return step
+
+    for number, (room, name) in enumerate(STEPS):
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr(room, name, dies_after(getattr(room, name)))
+            erased(f"user:{USER}")
+        assert [one.number for one in erasures.all_erasures() if not one.is_done] == ([1] if number + 1 < len(STEPS) else []), name
+    again = erased(f"user:{USER}")
+    assert again.resumed == [], "the last one had ended, but for telling so"
+    assert found_in(filled, [one for one in wanted() if one != str(erasure_home.AT_ZENDESK)]) == {}
+    assert {model for (model,) in ask("SELECT model FROM ops.to_restate")} >= {"marts.order_facts", "marts.user_dim"}
+    certificates = sorted((settings().erasures / "certificates").iterdir())
+    assert json.loads(certificates[0].read_text())["resumed"] == [1]
+
+
+def test_while_a_run_is_writing_an_erasure_waits_for_it(
+    filled: Path, fails: Fails, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.privacy._build_anew", lambda run, models: None)
+    with (filled / "lease.lock").open("a+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        refused = fails(cli, ["privacy", "erase", "--subject", f"user:{USER}", "--wait", "0"], standalone_mode=False)
+        assert isinstance(refused, LeaseHeld)
+        assert erasures.position() == 0
+        threading.Timer(1.0, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        cli(["privacy", "erase", "--subject", f"user:{USER}"], standalone_mode=False)
+    told = capsys.readouterr()
+    assert "begins when it has ended" in told.err
+    assert json.loads(told.out[told.out.index("{") :])["number"] == 1
+
+
+def test_a_signed_certificate_is_checked_with_the_public_key_alone(filled: Path, setting: Setting, tmp_path: Path, fails: Fails) -> None:
+    private, public = signing.new_key()
+    setting("PRIVACY__SIGNING_KEY", private)
+    erased("zendesk:8")
+    text = erase.certificate_file(1).read_text()
+    assert erase.is_genuine(text)
+    assert private.removeprefix("ed25519:") not in text
+    for name in ("PRIVACY__SIGNING_KEY", "PRIVACY__HMAC_KEY"):
+        setting(name, None)
+    file = tmp_path / "000001.json"
+    file.write_text(text)
+    cli(["privacy", "verify", str(file), "--public-key", public], standalone_mode=False)
+    file.write_text(text.replace('"number": 1', '"number": 2'))
+    assert isinstance(fails(cli, ["privacy", "verify", str(file), "--public-key", public], standalone_mode=False), FindingsFound)
+    assert signing.problems(text, signing.new_key()[1]) == ["it was edited, or another key signed it"]
+    assert "is no Ed25519 key" in fails(signing.problems, text, "ed25519:AAAA").what
+    assert signing.problems(text.replace('"signature": "', '"signature": "", "was": "'), public) == [
+        "it is not signed: PRIVACY__SIGNING_KEY was not set when it was made"
+    ]
+
+
+def test_the_heads_in_the_stores_and_in_a_mailbox_show_a_cut_tail_and_an_edit(filled: Path, setting: Setting, backups: Backups) -> None:
+    erased("zendesk:8")
+    with channels(setting) as (_, mailbox):
+        announce_records()
+        announce_records()
+        mails = list(mailbox.mails)
+    assert len(mails) == 1
+    assert (erasures.mark() or "")[:40] in mails[0].as_string()
+    assert all(backups.keys(store, ".head") for store in "ab")
+    trail = audit.trail()
+    lines = trail.path.read_text().splitlines(keepends=True)
+    trail.path.write_text("".join(lines[:-1]))  # with an anchor made anew by somebody who has the key
+    trail.anchor.unlink()
+    assert anchored_problems() == [
+        f"audit.jsonl: its tail was cut off: {len(lines)} lines were noted in {where}, {len(lines) - 1} are there" for where in _where()
+    ]
+    trail.path.write_text("".join([*lines[:-1], lines[-1].replace('"seal": "', '"seal": "0')]))
+    assert all("is not the one that was noted" in problem for problem in anchored_problems())
+    trail.path.write_text("".join([*lines[:-2], lines[-1]]))
+    assert records.problems()
+    assert len(anchored_problems()) == 2
+
+
+def _where() -> list[str]:
+    return [f"store {store.name}, {head.at:%Y-%m-%d %H:%M:%S} UTC" for store, head in newest_heads()]
