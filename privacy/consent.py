@@ -152,6 +152,12 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, fields
 
 
+def said_by(tags: set[str]) -> list[dict[str, Any]]:
+    """The words on record of the persons with these tags, the oldest first."""
+    wanted = ("purpose", "version", "given", "source", "at", "recorded_at")
+    return [{name: line[name] for name in wanted} for line in record_of_consents().lines() if line["subject"] in tags]
+
+
 def expose(connection: "DuckDBPyConnection") -> int:
     """Make the table that models read: every word on record of each person whom the warehouse knows. Hold the lease.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import duckdb
-import pyarrow.parquet as pq
 
 _LEFT_OUT = ("duckdb_extensions",)
 
@@ -58,14 +57,20 @@ def _any(content: bytes, forms: set[bytes]) -> bool:
 
 def _values(file: Path) -> bytes:
     if file.suffix == ".parquet":
-        return repr(pq.read_table(file).to_pydict()).encode()
+        return _as_text(duckdb.connect(), [f"read_parquet('{file}')"])
     if file.suffix == ".duckdb":
         with duckdb.connect(str(file), read_only=True) as connection:
             tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()").fetchall()
-            return b"".join(repr(connection.execute(f'SELECT * FROM {schema}."{table}"').fetchall()).encode() for schema, table in tables)
+            return _as_text(connection, [f'{schema}."{table}"' for schema, table in tables])
     if file.suffix == ".sqlite":
         with closing(sqlite3.connect(file)) as connection:
             return "\n".join(connection.iterdump()).encode()
     if file.suffix == ".gz":
         return gzip.decompress(file.read_bytes())
     return b""
+
+
+def _as_text(connection: duckdb.DuckDBPyConnection, relations: list[str]) -> bytes:
+    """All rows as text, made by DuckDB: a row is a structure, whatever its columns."""
+    found = [connection.execute(f"SELECT string_agg(one::VARCHAR, chr(10)) FROM {relation} AS one").fetchone() for relation in relations]
+    return "\n".join(row[0] or "" for row in found if row).encode()

@@ -154,6 +154,9 @@ def test_a_file_is_recorded_whole_or_not_at_all(world: Path, tmp_path: Path, fai
     ran = call("privacy", "consent", "import", str(tmp_path / "said.csv"))
     assert ran.code == 0, ran.err
     assert audience() == ["postgres:1"]
+    ran = call("privacy", "export", "--subject", "user:1", "--out", str(tmp_path / "hers"))
+    assert ran.code == 0, ran.err
+    assert [row["source"] for row in json.loads((tmp_path / "hers" / "held.json").read_text())["tables"]["consents"]["rows"]] == ["shop"]
     ran = call("privacy", "consent", "withdraw", "--subject", "user:1", "--purpose", "marketing", "--source", "a call")
     assert (ran.code, audience()) == (0, []), ran.err
     assert call("privacy", "consent", "record", "--subject", "user:1", "--purpose", "sales", "--source", "a call").code == 2

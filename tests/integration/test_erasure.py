@@ -15,6 +15,7 @@ from integration.byte_search import found_in
 
 from demo.server import Server
 from pipelines import landing
+from pipelines.compare import compare
 from pipelines.rebuild import rebuild
 from privacy import erase, erasures, policy, retention, subjects
 from tests.conftest import KEY, Company, ask, call, load_postgres
@@ -198,6 +199,14 @@ def test_a_person_does_not_come_back_by_a_load_or_a_rebuild(world: tuple[Path, C
     ]
     assert ask("SELECT count(*) FROM raw_postgres.orders WHERE user_id = 42") == [(0,)]
     assert not {name for name in found_in(home, wanted()) if "postgres" in name}
+    with ledger.run("compare postgres") as run, lease("test"):
+        compared = {one.table: one for one in compare("postgres", [], run)}
+    assert [one.summary for one in compared.values()] == ["equal", "equal"], "rows of the erased are told apart"
+    assert (compared["users"].erased, compared["orders"].erased) == (1, company.rows("SELECT count(*) FROM shop.orders WHERE user_id = 42")[0][0])
+    with storage.open_warehouse() as connection:
+        connection.execute("DELETE FROM raw_postgres.orders WHERE id = (SELECT max(id) FROM raw_postgres.orders WHERE user_id < 0)")
+    with ledger.run("compare postgres") as run, lease("test"):
+        assert compare("postgres", ["orders"], run)[0].missing == 1, "what is to be kept, and is not there, is a difference"
 
 
 @pytest.mark.parametrize("moment", MOMENTS)

@@ -233,9 +233,10 @@ def test_interrupted_after_any_step_it_goes_on_and_no_model_is_forgotten(filled:
         return step
 
     for number, (room, name) in enumerate(STEPS):
-        with monkeypatch.context() as patched, pytest.raises(Killed):
+        with monkeypatch.context() as patched:
             patched.setattr(room, name, dies_after(getattr(room, name)))
-            erased(f"user:{USER}")
+            with pytest.raises(Killed):
+                erased(f"user:{USER}")
         assert [one.number for one in erasures.all_erasures() if not one.is_done] == ([1] if number + 1 < len(STEPS) else []), name
     again = erased(f"user:{USER}")
     assert again.resumed == [], "the last one had ended, but for telling so"
@@ -277,9 +278,8 @@ def test_a_signed_certificate_is_checked_with_the_public_key_alone(filled: Path,
     assert isinstance(fails(cli, ["privacy", "verify", str(file), "--public-key", public], standalone_mode=False), FindingsFound)
     assert signing.problems(text, signing.new_key()[1]) == ["it was edited, or another key signed it"]
     assert "is no Ed25519 key" in fails(signing.problems, text, "ed25519:AAAA").what
-    assert signing.problems(text.replace('"signature": "', '"signature": "", "was": "'), public) == [
-        "it is not signed: PRIVACY__SIGNING_KEY was not set when it was made"
-    ]
+    unsigned = text.replace('"signature": "', '"signature": "", "was": "')
+    assert signing.problems(unsigned, public) == ["it is not signed: PRIVACY__SIGNING_KEY was not set when it was made"]
 
 
 def test_the_heads_in_the_stores_and_in_a_mailbox_show_a_cut_tail_and_an_edit(filled: Path, setting: Setting, backups: Backups) -> None:
@@ -295,9 +295,8 @@ def test_the_heads_in_the_stores_and_in_a_mailbox_show_a_cut_tail_and_an_edit(fi
     lines = trail.path.read_text().splitlines(keepends=True)
     trail.path.write_text("".join(lines[:-1]))  # with an anchor made anew by somebody who has the key
     trail.anchor.unlink()
-    assert anchored_problems() == [
-        f"audit.jsonl: its tail was cut off: {len(lines)} lines were noted in {where}, {len(lines) - 1} are there" for where in _where()
-    ]
+    cut = f"audit.jsonl: its tail was cut off: {len(lines)} lines were noted in {{}}, {len(lines) - 1} are there"
+    assert anchored_problems() == [cut.format(where) for where in _where()]
     trail.path.write_text("".join([*lines[:-1], lines[-1].replace('"seal": "', '"seal": "0')]))
     assert all("is not the one that was noted" in problem for problem in anchored_problems())
     trail.path.write_text("".join([*lines[:-2], lines[-1]]))
