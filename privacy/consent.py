@@ -167,17 +167,26 @@ def expose(connection: "DuckDBPyConnection") -> int:
     Returns:
         its rows.
     """
-    make_persons(connection)
     connection.execute("CREATE SCHEMA IF NOT EXISTS raw_privacy")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE _said ({_COLUMNS})")
     lines = list(record_of_consents().lines())
     if lines:
+        make_persons(connection)
         _say_by_tags(connection, lines)
     for one in policy().consent.columns:
         _say_by_column(connection, one.table, one.column, one.purpose, one.version, one.at)
-    connection.execute(f"CREATE OR REPLACE TABLE {TABLE} AS SELECT * FROM _said ORDER BY ALL")
+    if _content(connection, TABLE) != _content(connection, "_said"):  # a run with nothing to do writes nothing
+        connection.execute(f"CREATE OR REPLACE TABLE {TABLE} AS SELECT * FROM _said ORDER BY ALL")
     row = connection.execute(f"SELECT count(*) FROM {TABLE}").fetchone()
     return int(row[0]) if row else 0
+
+
+def _content(connection: "DuckDBPyConnection", table: str) -> tuple[object, ...] | None:
+    """What is in a table, in short; None where it is not there, or was only made for models to read."""
+    made = "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name || '.' || table_name = ? AND comment IS NULL"
+    if table == TABLE and not connection.execute(made, [table]).fetchone():
+        return None
+    return connection.execute(f"SELECT count(*), bit_xor(hash(one)), sum(hash(one)) FROM {table} AS one").fetchone()
 
 
 def _say_by_tags(connection: "DuckDBPyConnection", lines: Sequence[dict[str, Any]]) -> None:

@@ -65,8 +65,8 @@ def export(named: Sequence[Subject], folder: Path, meanings: Mapping[str, str]) 
             if condition := theirs(connection, relation, names):
                 _add(tables, connection, f"{_MARTS}.{table}", f"SELECT r.* FROM {relation} AS r WHERE {condition}", meanings, "computed from the above", {})
     if said := consent.said_by({tag(one.kind, one.value) for one in keys}):
-        columns = {name: {"type": "VARCHAR", "meaning": meaning} for name, meaning in _OF_CONSENT.items()}
-        tables["consents"] = {"meaning": "what was agreed to, and taken back", "source": "the record of consents", "columns": columns, "rows": said}
+        told_of = {name: {"type": "VARCHAR", "meaning": one} for name, one in _OF_CONSENT.items()}
+        tables["consents"] = {"meaning": "what was agreed to, and taken back", "source": "the record of consents", "columns": told_of, "rows": said}
     folder.mkdir(parents=True, mode=0o700)
     told = {"made_at": clock.now().isoformat(), "keys": [f"{one.kind}:{one.value}" for one in keys], "tables": tables}
     write_atomically(folder / "held.json", json.dumps(told, indent=2, default=str, ensure_ascii=False) + "\n", mode=0o600)

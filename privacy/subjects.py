@@ -93,14 +93,16 @@ def distinct(column: str, relation: str) -> str:
 
 
 def kinds_of_key(connection: "DuckDBPyConnection") -> dict[str, tuple[str, SubjectRule]]:
-    """The tables of persons that the warehouse has: kind -> SQL name and rule."""
+    """The tables of persons that the warehouse has: kind -> SQL name, and the rule without what the table does not hold."""
     from privacy.rows import columns_of
 
     found = {}
     for table, rule in policy().subjects.items():
         source, name = table.split(".", 1)
-        if rule.person and rule.key in columns_of(connection, f"raw_{source}", name):
-            found[rule.person] = (f"raw_{source}.{quoted(name)}", rule)
+        columns = columns_of(connection, f"raw_{source}", name)
+        if rule.person and rule.key in columns:
+            lacking = [one for one in ("email", "same_as") if (getattr(rule, one) or "").partition(".")[0] not in columns]
+            found[rule.person] = (f"raw_{source}.{quoted(name)}", rule.model_copy(update=dict.fromkeys(lacking)))
     return found
 
 

@@ -199,10 +199,16 @@ def test_a_person_does_not_come_back_by_a_load_or_a_rebuild(world: tuple[Path, C
     ]
     assert ask("SELECT count(*) FROM raw_postgres.orders WHERE user_id = 42") == [(0,)]
     assert not {name for name in found_in(home, wanted()) if "postgres" in name}
+
+
+def test_a_comparison_tells_the_erased_apart_and_still_finds_what_is_lost(world: tuple[Path, Company]) -> None:
+    _, company = world
+    erased("user:42")
     with ledger.run("compare postgres") as run, lease("test"):
         compared = {one.table: one for one in compare("postgres", [], run)}
-    assert [one.summary for one in compared.values()] == ["equal", "equal"], "rows of the erased are told apart"
+    assert [one.summary for one in compared.values()] == ["equal", "equal"]
     assert (compared["users"].erased, compared["orders"].erased) == (1, company.rows("SELECT count(*) FROM shop.orders WHERE user_id = 42")[0][0])
+    assert "erased persons" in compared["orders"].notes[-1]
     with storage.open_warehouse() as connection:
         connection.execute("DELETE FROM raw_postgres.orders WHERE id = (SELECT max(id) FROM raw_postgres.orders WHERE user_id < 0)")
     with ledger.run("compare postgres") as run, lease("test"):
