@@ -13,10 +13,12 @@ from backup import manifest, snapshot
 from backup.encryption import identities
 from backup.manifest import Manifest, Table
 from backup.pack import Source
-from backup.restore import Choice, Restored, fresh, unpack_all
+from backup.restore import Choice, Restored, fresh, required, unpack_all
 from backup.take import PATIENCE, Known, Taken, prepared, spread, upload
+from privacy import erasures
+from privacy.replay import replay_export
 from warehouse import clock, storage
-from warehouse.console import tell
+from warehouse.console import progress, tell
 from warehouse.errors import StepFailed
 from warehouse.files import flush_folder, sha256
 from warehouse.settings import settings
@@ -51,7 +53,8 @@ def take_export(patience: float = PATIENCE) -> Taken:
         with readable(folder, patience) as connection:
             tables, sources = _write_all(connection, folder)
         versions = manifest.versions("duckdb")
-        backup, indexes = upload("export", chosen[0], known, taken_at, sources, keys, tables=tables, versions=versions, recipients=policy.recipients)
+        written = {"tables": tables, "versions": versions, "recipients": policy.recipients, "erasures": erasures.mark()}
+        backup, indexes = upload("export", chosen[0], known, taken_at, sources, keys, **written)
         return spread(backup, indexes, chosen, policy, time.monotonic() - began if settings().storage == "motherduck" else 0.0)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -139,12 +142,15 @@ def restore_export(choice: Choice, backup: str, into: Path) -> Restored:
     """
     began = time.monotonic()
     keys, one = identities(), choice.read(backup)
+    marks = required(choice, backup)
     partial = fresh(into, one)
     restored = Restored(one, into)
     try:
         unpack_all(choice, one, partial, keys, restored)
         require_equal(one, partial)
         restored.tables = len(one.tables)
+        with progress("erasing again"):
+            restored.notes += replay_export(partial, marks).notes()
         os.sync()
         os.rename(partial, into)
         flush_folder(into.parent)

@@ -68,7 +68,7 @@ class Manifest(_Written):
         taken_at: the instant it shows.
         versions: of what made the files; DuckDB's fingerprints hold within one version of it.
         personal: of an archive, how it holds what is personal: sealed under each person's key, or not at all (dropped).
-        erasures: up to where the erasure ledger had been applied to what it holds; None before there is such a ledger.
+        erasures: how far the ledger of erasures went (privacy.erasures.mark); None while nobody was erased.
     """
 
     id: str
@@ -86,6 +86,15 @@ class Manifest(_Written):
     def bytes(self) -> int:
         """The bytes of its files."""
         return sum(file.bytes for file in self.files)
+
+
+class Head(_Written):
+    """How far the records of privacy went, and the pack that holds them; see backup.records."""
+
+    id: str
+    at: datetime
+    heads: dict[str, str]
+    index: Index
 
 
 Model = TypeVar("Model", bound=_Written)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from backup import manifest, prices, retention
-from backup.policy import ARCHIVES, Kind, Policy, configured, rule_321
+from backup.policy import ARCHIVES, Kind, Policy, configured, is_configured, rule_321
 from backup.store import Held, Store, StoreFailed, stores
 from backup.verify import hidden
 from warehouse import clock
@@ -107,3 +107,15 @@ def _is_young(one: Kept, policy: Policy) -> bool:
 def next_superfluous(what: Kind, found: list[Kept]) -> dict[str, list[str]]:
     """The backups that the next run may delete, by store."""
     return {one.store: retention.superfluous(list(one.backups), configured().data[what]) for one in found}
+
+
+def remains() -> list[dict[str, str]]:
+    """What backups made before an erasure still hold, until when and why, for its certificate; by the policy, from now on."""
+    if not is_configured():
+        return [{"what": "backups of your own, made before", "until": "you delete them", "why": "backup/policy.yaml names no stores, so none is known here"}]
+    found = []
+    for what, data in configured().data.items():
+        until = clock.now() + max(data.keep, data.every * (data.keep // data.every)) + data.every
+        why = "sealed and locked, so they cannot be changed; a restore erases again before anyone can open it. The date holds while backups go on"
+        found.append({"what": f"backups of {what} made before", "until": f"{until:%Y-%m-%d}", "why": why})
+    return found

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from backup import manifest, pack
 from backup.manifest import Manifest, Table
 from backup.take import Taken, prepared, spread
+from privacy import erasures
 from warehouse import clock
 from warehouse.connection_string import parameters
 from warehouse.console import progress, tell
@@ -86,7 +87,7 @@ def take_postgres() -> Taken:
     made = Manifest(
         id=backup, what="postgres", taken_at=taken_at, files=tuple(file for index in indexes for file in index.files),
         packs=tuple(index.pack for index in indexes), tables=tables, versions={**manifest.versions(), "postgres": server},
-        recipients=policy.recipients,
+        recipients=policy.recipients, erasures=erasures.mark(),
     )  # fmt: skip
     return spread(made, indexes, chosen, policy, 0.0)
 

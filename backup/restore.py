@@ -18,6 +18,8 @@ from backup.manifest import File, Manifest, Pack
 from backup.policy import Kind, StoreName, configured
 from backup.snapshot import Metric
 from backup.store import Held, Store, StoreFailed, stores
+from privacy.erasures import require
+from privacy.replay import replay_home
 from warehouse.console import progress, tell
 from warehouse.errors import StepFailed, UsageError
 from warehouse.files import flush_folder
@@ -25,9 +27,6 @@ from warehouse.settings import settings
 
 if TYPE_CHECKING:
     from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
-
-Replay = Callable[[Path, Manifest], None]
-"""Applies to a restored folder the privacy erasures made since its backup was taken, from the position in its manifest on."""
 
 
 @dataclass
@@ -105,29 +104,27 @@ class Choice:
         raise failure or StoreFailed(f"no store holds the backup {backup}.", mend="`warehouse backup list` shows them")
 
 
-def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence[Metric], replay: Replay | None = None) -> Restored:
-    """Restore a home into a folder that does not exist yet; it appears whole and compared, or not at all.
+def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence[Metric]) -> Restored:
+    """Restore a home into a folder that does not exist yet; it appears whole, compared, and without whoever was erased, or not at all.
 
     Args:
         metrics: asked again, where the backup has the answer to the very same question.
-        replay: see `Replay`; called when everything is equal, before the folder appears under its name.
 
     Raises:
         UsageError: the private key is not set, or the folder is in use. WrongKey: it is another key.
         Damaged, StoreFailed: no store has something whole; what is in the folder's place is nothing.
-        StepFailed: what was restored is not equal, or erasures were made and cannot be replayed.
+        StepFailed: what was restored is not equal, or the ledger of erasures is missing or older than what is known of it.
     """
     began = time.monotonic()
     keys, one = identities(), choice.read(backup)
-    if one.erasures is not None and replay is None:
-        raise StepFailed("privacy erasures were made, and this checkout cannot replay them: nobody may open the backup.", mend="restore with a newer checkout")
+    marks = required(choice, backup)
     partial = fresh(into, one)
     restored = Restored(one, into)
     try:
         unpack_all(choice, one, partial, keys, restored)
         _compare(one, partial, metrics, restored)
-        if replay is not None:
-            replay(partial, one)
+        with progress("erasing again"):
+            restored.notes += replay_home(partial, marks).notes()
         os.sync()
         os.rename(partial, into)
         flush_folder(into.parent)
@@ -136,6 +133,19 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
     restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
     restored.seconds = time.monotonic() - began
     return restored
+
+
+def required(choice: Choice, backup: str) -> list[str]:
+    """How far the ledger of erasures has to go for this restore, by all that the stores know; refused here where it does not.
+
+    Raises:
+        StepFailed: it is missing or older, or was tampered with.
+    """
+    from backup.records import marks
+
+    found = marks(choice, backup)
+    require(found)
+    return found
 
 
 def fresh(into: Path, one: Manifest, needed: int = 0) -> Path:

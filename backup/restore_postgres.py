@@ -6,16 +6,17 @@ import secrets
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backup import snapshot
 from backup.encryption import identities
+from backup.erase_again import erase_again
 from backup.manifest import Manifest
 from backup.postgres import DUMP, GLOBALS, connected, environment, fingerprints, program, target
-from backup.restore import Choice, Restored, require_room, unpack_all
+from backup.restore import Choice, Restored, require_room, required, unpack_all
 from warehouse.connection_string import parameters
 from warehouse.console import progress
 from warehouse.errors import StepFailed, UsageError, scrub
@@ -24,9 +25,6 @@ from warehouse.sql import quoted
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
-
-Replay = Callable[[str, Manifest], None]
-"""Applies to a restored database, by its connection string, the privacy erasures made since its backup was taken."""
 
 _MAINTENANCE = "postgres"
 _LOADING = " -c synchronous_commit=off -c maintenance_work_mem=256MB"
@@ -49,22 +47,21 @@ def given_target() -> str:
     return text
 
 
-def restore_postgres(choice: Choice, backup: str, text: str, replay: Replay | None = None) -> Restored:
-    """Restore a dump into a new database; it gets its name when it was found equal, and before that nobody can connect by it.
+def restore_postgres(choice: Choice, backup: str, text: str) -> Restored:
+    """Restore a dump into a new database; it gets its name when it was found equal and without whoever was erased, and before that nobody can connect by it.
 
     Args:
         text: the connection string of the database to make, of a user who may make databases and roles.
-        replay: see `Replay`; called when everything is equal, before the database gets its name.
 
     Raises:
         UsageError: the private key is not set, the database exists, or pg_restore is missing. WrongKey: it is another key.
-        Damaged, StoreFailed: no store has something whole. StepFailed: what was restored is not equal, or the server refuses.
+        Damaged, StoreFailed: no store has something whole. StepFailed: what was restored is not equal, the server refuses, or the
+            ledger of erasures is missing or older than what is known of it.
     """
     began = time.monotonic()
     keys, one, name = identities(), choice.read(backup), parameters(text)["dbname"]
     tool = program("pg_restore")
-    if one.erasures is not None and replay is None:
-        raise StepFailed("privacy erasures were made, and this checkout cannot replay them: nobody may open the backup.", mend="restore with a newer checkout")
+    marks = required(choice, backup)
     restored = Restored(one, Path(name))
     working = f"restoring_{secrets.token_hex(4)}"
     with connected(_database(text, _MAINTENANCE)) as server, _folder() as folder:
@@ -79,8 +76,7 @@ def restore_postgres(choice: Choice, backup: str, text: str, replay: Replay | No
         try:
             _load(tool, folder / DUMP, _database(text, working))
             _compare(one, _database(text, working), restored)
-            if replay is not None:
-                replay(_database(text, working), one)
+            restored.notes += erase_again(_database(text, working), marks)
             _run(server, "CHECKPOINT")
             _run(server, f"ALTER DATABASE {quoted(working)} RENAME TO {quoted(name)}")
         except BaseException:

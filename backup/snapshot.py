@@ -38,6 +38,7 @@ _MADE_ANEW = {
     "published": "`warehouse publish` makes it", "logs": "of this machine", "tmp": "spill files", "work": "a load's own files",
     "duckdb_extensions": "from wheels", "sqlmesh": "a cache", "demo": "another server's data", LOCAL: "this room's own", "lease.lock": "of this machine",
     "vault": "keys that must not outlive an erasure: privacy.vault_keys.copy_to", "ledger.ballast": "empty", "landing/.incoming": "half-written packages",
+    "erasures": "kept apart (backup.records): a restore replays it",
 }  # fmt: skip
 LANDING = "landing/"
 """Its packages are never changed: what a store holds of them already is not read again."""
@@ -111,11 +112,15 @@ def frozen(known: Mapping[str, File], metrics: Sequence[Metric], patience: float
 
 
 @contextmanager
-def waiting(patience: float) -> Iterator[None]:
-    """Hold the lease; wait for who holds it."""
+def waiting(patience: float, purpose: str = "backup") -> Iterator[None]:
+    """Hold the lease; wait for who holds it.
+
+    Raises:
+        LeaseHeld: it was held all the time.
+    """
     deadline = time.monotonic() + patience
     while True:
-        held = lease("backup")
+        held = lease(purpose)
         try:
             held.__enter__()
             break
@@ -155,9 +160,10 @@ def _bring(path: Path, target: Path, relative: str) -> None:
 
 
 def _kept(home: Path) -> Iterator[Path]:
+    apart = {settings().erasures.resolve(), settings().anchors.resolve()}
     for where, folders, files in os.walk(home):
         here = Path(where).relative_to(home)
-        folders[:] = sorted(name for name in folders if (here / name).as_posix() not in _MADE_ANEW)
+        folders[:] = sorted(name for name in folders if (here / name).as_posix() not in _MADE_ANEW and (Path(where) / name).resolve() not in apart)
         for name in sorted(files):
             path = Path(where) / name
             if (here / name).as_posix() not in _MADE_ANEW and not name.endswith(_TRANSIENT) and path.is_file() and not path.is_symlink():

@@ -14,6 +14,7 @@ from backup.pack import Source
 from backup.policy import Kind, Policy, configured
 from backup.snapshot import LANDING, Metric
 from backup.store import Held, Store, StoreFailed, stores
+from privacy import erasures
 from warehouse import clock
 from warehouse.console import logger, progress, tell
 from warehouse.errors import LeaseHeld, StepFailed, UsageError, WarehouseError
@@ -81,8 +82,9 @@ def take_warehouse(metrics: Sequence[Metric], patience: float = PATIENCE, *, who
     with snapshot.frozen(landing, metrics, patience) as frozen:
         versions = manifest.versions("duckdb", "sqlmesh", "dlt")
         backup, indexes = upload(
-            "warehouse", first, known, frozen.taken_at, frozen.sources, keys, tables=frozen.tables, versions=versions, recipients=policy.recipients
-        )
+            "warehouse", first, known, frozen.taken_at, frozen.sources, keys, tables=frozen.tables, versions=versions, recipients=policy.recipients,
+            erasures=erasures.mark(),
+        )  # fmt: skip
         taken = spread(backup, indexes, chosen, policy, frozen.seconds)
         taken.failed += frozen.damaged
         return taken

@@ -66,6 +66,22 @@ def route(rules: "Rules | None" = None) -> "list[Sent]":
     return dispatch(rules)
 
 
+def announce_records() -> None:
+    """Tell people how far the records of privacy go, once for each state; never raises, as `after_run`."""
+    from monitoring.alerts import announce
+    from privacy.records import heads
+
+    try:
+        now, rules = heads(), _rules()
+        if now and announce("Records of privacy", [f"{name}: {head}" for name, head in now.items()], "docs/runbooks/erasure.md", rules, clock.now()):
+            from monitoring.outbox import dispatch
+
+            _say(dispatch(rules))
+    except Exception as problem:  # what is queued stays queued, and the next run tries again
+        logger.exception("alerts")
+        complain(f"the heads of the records were not sent: {type(problem).__name__}: {problem}")
+
+
 def _rules() -> "Rules":
     """The declared rules; when they are broken, what fails is told all the same."""
     from monitoring.rules import Rules, read_rules

@@ -91,6 +91,7 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
         tables.show("backed up", ("data", "backup", "stores", "files", "bytes", "new bytes", "sealed to", "seconds nobody wrote", "deleted"), [row])
         if taken.backup.personal:
             archive_work.tell_of(taken)
+        taken.failed += copy_records()
         if taken.failed:
             raise StepFailed(f"backup {taken.backup.id} is good. But {'; '.join(taken.failed)}", mend="run again: the next backup brings it there")
 
@@ -267,3 +268,55 @@ def watched() -> "list[Finding]":
 
 def _when(instant: Any) -> str:
     return f"{instant:%Y-%m-%d %H:%M:%S}" if instant else ""
+
+
+def copy_records(*, required: bool = False) -> list[str]:
+    """Copy the records of privacy into the stores; returns what went wrong, nothing where no backups are configured unless they are required."""
+    from backup.policy import is_configured
+    from backup.records import keep
+
+    if not required and not is_configured():
+        return []
+    try:
+        return keep()
+    except WarehouseError as error:
+        return [error.what]
+
+
+def anchored_problems() -> list[str]:
+    """What is wrong with the records of privacy by what the stores know of them."""
+    from backup.policy import is_configured
+    from backup.records import problems
+
+    return problems() if is_configured() else []
+
+
+def bring_records(into: Path | None) -> None:
+    """Bring the records of privacy back."""
+    from backup.records import restore_records
+
+    with recorded_beside("restore records") as run, run.step("restore", "records") as step:
+        found = restore_records(into.absolute() if into else settings().erasures)
+        step.rows_out = len(found[1]) if found else 0
+    if found is None:
+        say("no store holds a copy of the records: nobody was erased, or they are kept elsewhere")
+        return
+    head = found[0]
+    tables.show("restored", ("record", "as of (UTC)", "head"), [(name, _when(head.at), mark) for name, mark in head.heads.items()])
+
+
+def erase_in_production(store: str | None) -> None:
+    """Erase again in a restored production database."""
+    from backup.erase_again import erase_again
+    from backup.policy import configured
+    from backup.records import marks
+    from backup.restore import Choice
+    from backup.restore_postgres import given_target
+
+    with recorded_beside("restore erasures") as run, run.step("restore", "erasures"):
+        known = set()
+        for kind in configured().data:
+            choice = Choice(kind, cast("StoreName | None", store))
+            known |= set(marks(choice, choice.ids()[-1])) if choice.ids() else set()
+        notes = erase_again(given_target(), sorted(known))
+        tables.show("erased again", ("what",), [(note,) for note in notes or ["nobody who was erased is there"]])

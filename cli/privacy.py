@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
+from cli.consent import consent
+from warehouse.errors import StepFailed
+
 if TYPE_CHECKING:
     from privacy.subjects import Subject
     from warehouse.ledger import Run
@@ -15,30 +18,45 @@ def privacy() -> None:
     """What a person may ask for, and the records that prove what was done."""
 
 
+privacy.add_command(consent)
+
+
 @privacy.command(short_help="Erase persons everywhere.")
 @click.option("--subject", "subjects", multiple=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…; may be repeated.")
 @click.option("--subjects-from", type=click.File("r"), metavar="FILE", help="The same, one a line; `-` reads standard input, which no process list shows.")
 @click.option("--dry-run", is_flag=True, help="Tell what would go, and change nothing.")
-def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool) -> None:
+@click.option("--wait", default=1800, show_default=True, type=click.IntRange(0), metavar="SECONDS", help="How long to wait for a run that is writing.")
+def erase(subjects: tuple[str, ...], subjects_from: TextIO | None, dry_run: bool, wait: int) -> None:
     """Erase persons everywhere: raw tables, landing zone, built tables and histories, published copies, spool, free pages.
 
     A person is found in every source by what sources declare and by the email. Facts that accounting must keep stay, without
     the person. No later load brings the person back. Prints a sealed certificate: what changed where, and what remains until
     when. Killed at any moment, the same command goes on.
     """
+    from backup.plan import remains
+    from backup.snapshot import waiting
+    from cli.alert import announce_records
+    from cli.backup_work import copy_records
     from cli.run import recorded
     from privacy.erase import erase as really
     from privacy.erase import plan
-    from warehouse.console import say
-    from warehouse.lease import lease
+    from warehouse.console import complain, say
+    from warehouse.lease import is_free, lease
 
     named = _named(subjects, subjects_from)
     if dry_run:
         with lease("privacy erase --dry-run"):
-            say(plan(named).as_json())
+            say(plan(named, remains()).as_json())
         return
-    with recorded("privacy erase") as run:
-        say(really(named, run, lambda models: _build_anew(run, models)).as_json())
+    if not is_free():
+        complain("a run is writing; the erasure begins when it has ended")
+    with waiting(wait, "privacy erase"), recorded("privacy erase") as run:
+        say(really(named, run, lambda models: _build_anew(run, models), copy_records, remains()).as_json())
+        wrong = copy_records()
+        announce_records()
+        if wrong:
+            said = f"the person is erased. But the ledger is not in every store: {'; '.join(wrong)}"
+            raise StepFailed(said, mend="`warehouse privacy anchor` brings it there")
 
 
 @privacy.command(short_help="Remove what is older than it is kept.")
@@ -142,30 +160,98 @@ def record(out: Path | None) -> None:
         say(document().rstrip("\n"))
 
 
-@privacy.command(short_help="Verify the audit trail and the ledger of erasures.")
-@click.option("--certificate", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Also verify that this certificate is genuine.")
-def verify(certificate: Path | None) -> None:
-    """Verify that nothing was edited, taken out or cut off: the audit trail, the ledger of erasures. Exit code 1 otherwise."""
-    from privacy.audit import problems, trail
-    from privacy.erase import is_genuine
-    from privacy.erasures import ledger
+@privacy.command(short_help="Verify the records, or a certificate.")
+@click.argument("certificate", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--public-key", metavar="KEY", help="Check the certificate with this key alone: no other setting is needed.")
+def verify(certificate: Path | None, public_key: str | None) -> None:
+    """Verify that nothing was edited, taken out or cut off: audit trail, ledger of erasures, consents. Exit code 1 otherwise.
+
+    What the records say themselves is compared with the heads that the stores of backups keep. With CERTIFICATE, verify that
+    one instead: its signature by --public-key, or by this warehouse's own key, with its seal too.
+    """
     from warehouse.console import say
     from warehouse.errors import FindingsFound
 
-    found = problems()
-    if certificate is not None and not is_genuine(certificate.read_text()):
-        found.append(f"{certificate.name}: not made by this warehouse, or edited")
+    found = _wrong_with_records() if certificate is None else _wrong_with(certificate, public_key)
     if found:
         raise FindingsFound("\n".join(found), mend="docs/runbooks/erasure.md says what each means and what to do")
-    for chain in (trail(), ledger()):
+    if certificate is not None:
+        say(f"{certificate.name}: genuine")
+        return
+    from privacy.records import chains
+
+    for name, chain in chains().items():
         lines, seal = chain.head()
-        say(f"{chain.path.name}: {lines} lines, head {seal}")
+        say(f"{name}: {lines} lines, head {seal}")
+
+
+def _wrong_with_records() -> list[str]:
+    from cli.backup_work import anchored_problems
+    from privacy.records import problems
+
+    return [*problems(), *anchored_problems()]
+
+
+def _wrong_with(certificate: Path, public_key: str | None) -> list[str]:
+    from privacy import signing
+    from privacy.erase import is_genuine
+
+    text, found = certificate.read_text(), []
+    own = public_key or signing.public_key()
+    if own:
+        found = signing.problems(text, own)
+    if public_key is None and not is_genuine(text):
+        found.append("not made by this warehouse, or edited")
+    return [f"{certificate.name}: {problem}" for problem in found]
+
+
+@privacy.command("signing-key", short_help="Show the public key of certificates.")
+@click.option("--new", is_flag=True, help="Make a new pair: the private key for PRIVACY__SIGNING_KEY, on standard output alone.")
+def signing_key(*, new: bool) -> None:
+    """Show the public key with which anybody can check this warehouse's certificates: publish it."""
+    from privacy.signing import new_key, public_key
+    from warehouse.console import complain, say
+    from warehouse.errors import UsageError
+
+    if new:
+        private, public = new_key()
+        say(f"PRIVACY__SIGNING_KEY={private}")
+        complain(f"keep it where your other secrets are; the public key is {public}")
+        return
+    own = public_key()
+    if own is None:
+        raise UsageError("PRIVACY__SIGNING_KEY is not set: certificates are sealed, and not signed.", mend="`warehouse privacy signing-key --new` makes a pair")
+    say(own)
+
+
+@privacy.command(short_help="Copy the records into the stores of backups.")
+def anchor() -> None:
+    """Copy the records as they are into the stores of backups, with their heads: locked, and compared by `verify` and by every restore.
+
+    The heads go to people as well, by email or Slack where these are set up: a mailbox is one more place that nobody here can
+    edit. Each erasure and each backup copies by itself; this is for what a store missed while it was away.
+    """
+    from cli.alert import announce_records
+    from cli.backup_work import copy_records
+    from privacy.records import heads
+    from warehouse.console import say
+    from warehouse.lease import lease
+
+    with lease("privacy anchor"):
+        wrong = copy_records(required=True)
+        announce_records()
+        if wrong:
+            raise StepFailed("; ".join(wrong), mend="run again: what is done stays done")
+    for name, head in heads().items():
+        say(f"{name}: {head}")
 
 
 def _build_anew(run: "Run", models: list[str]) -> None:
+    from cli.run import expose_consents
     from serving.publish import publish
     from transform.build import build
 
+    expose_consents()
     with run.step("transform"):
         build(models)
     with run.step("publish"):

@@ -103,6 +103,30 @@ def archive(backup: str, into: Path | None, store: str | None, tier: str | None,
     bring_archive(backup, into, store, tier, days, wait=wait, dry_run=dry_run)
 
 
+@restore.command(short_help="Bring back the records of privacy.")
+@click.option("--into", type=click.Path(file_okay=False, path_type=Path), help="A folder; where the settings keep them unless given.")
+def records(into: Path | None) -> None:
+    """Bring the newest copy of the ledger of erasures, the audit trail and the consents back: before anything else is restored.
+
+    Nothing is written over: older records that are there must be moved away first.
+    """
+    from cli.backup_work import bring_records
+
+    bring_records(into)
+
+
+@restore.command(short_help="Erase again in a restored production database.")
+@click.option("--store", type=STORES, help="Ask this store alone how far the ledger went.")
+def erasures(store: str | None) -> None:
+    """Erase again, in the database that BACKUP__POSTGRES_TARGET names, everybody who was erased: for a server restored with --into.
+
+    `warehouse restore postgres` of a dump does so by itself. Do it before pg_hba.conf lets anybody else connect.
+    """
+    from cli.backup_work import erase_in_production
+
+    erase_in_production(store)
+
+
 @click.command(short_help="Prove that backups can be restored.")
 @click.argument("what", type=click.Choice(["warehouse", "export", "postgres", "archive", "deep_archive"]), required=False)
 @click.option("--seed", type=int, help="Of the choice of the earlier backup, to repeat a drill; by chance unless given, and told.")

@@ -2,8 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cli import tables
@@ -128,8 +129,8 @@ def compare_sources(source: str | None, names: Sequence[str], *, as_json: bool) 
         compared = []
         for one in [source] if source else [name for name in able() if settings().is_configured(name)]:
             of_source = compare(one, names, run)
-            looked_at = {f"raw_{one}.{each.table}" for each in of_source}
-            record(routed(findings_of(of_source, clock.now())), origin="compare", now=clock.now(), looked_at=lambda _, table, of=looked_at: table in of)
+            looked_at = partial(_is_among, {f"raw_{one}.{each.table}" for each in of_source})
+            record(routed(findings_of(of_source, clock.now())), origin="compare", now=clock.now(), looked_at=looked_at)
             compared += of_source
         if as_json:
             for each in compared:
@@ -140,6 +141,10 @@ def compare_sources(source: str | None, names: Sequence[str], *, as_json: bool) 
         if wrong:
             what = f"{len(wrong)} of {len(compared)} tables differ from {source or 'their source'}: " + ", ".join(each.table for each in wrong)
             raise FindingsFound(what, mend="docs/runbooks/which-number-is-right.md says what each difference means and what to do")
+
+
+def _is_among(tables: Collection[str], _check: str, table: str) -> bool:
+    return table in tables
 
 
 def publish_all() -> None:
@@ -157,10 +162,19 @@ def _raise_refused(refused: list[str]) -> None:
 def _transform(run: "Run", restate: Sequence[str] = ()) -> None:
     from transform.build import build
 
+    expose_consents()
     with run.step("transform") as step, progress("building the models"):
         built = build(restate)
         step.detail = {"planned": built.planned, "models": {model.name: round(model.seconds, 3) for model in built.models}}
     tables.models(built)
+
+
+def expose_consents() -> None:
+    """Let the models that are about to be built read who has consented by now."""
+    from privacy.consent import expose
+
+    with storage.open_warehouse() as connection:
+        expose(connection)
 
 
 def _check(run: "Run") -> "tuple[list[Finding], list[str]]":

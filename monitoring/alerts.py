@@ -1,5 +1,6 @@
 """Incidents over time, and what has to be told of them: opened, changed, escalated, resolved. Nothing is sent here."""
 
+import hashlib
 import json
 import sqlite3
 import uuid
@@ -15,6 +16,7 @@ from monitoring.messages import Message, message
 from monitoring.rules import Rule, Rules
 from warehouse.alert_settings import AlertSettings, Channel
 from warehouse.errors import UsageError
+from warehouse.settings import settings
 
 TELLS = ("open", "escalate")
 """The actions that tell somebody who did not know yet; only these look for another channel."""
@@ -71,6 +73,25 @@ def settle(rules: Rules, alerts: AlertSettings, now: datetime) -> None:
                 _escalate(kept, row, told, rules, alerts, now)
         for row in is_open.values():
             _resolve(kept, row, now)
+
+
+def announce(title: str, lines: list[str], runbook: str, rules: Rules, now: datetime) -> bool:
+    """Queue something that people are to keep and need do nothing about: by email, else in Slack; nobody is woken, and the same is said once.
+
+    Returns:
+        whether it was queued: a channel is configured, and it was not said before.
+    """
+    channel: Channel | None = next((one for one in ("email", "slack") if settings().alerts.is_configured(one)), None)
+    if channel is None:
+        return False
+    key = f"announced:{hashlib.sha256(json.dumps([title, lines]).encode()).hexdigest()[:16]}"
+    since = f"{now:%Y-%m-%d %H:%M} UTC"
+    what = Message(key, title, "warning", lines, since, [], "", f"{rules.runbook_base}{runbook}", "")
+    with book.opened() as kept:
+        if _rows(kept, key, "action = 'open'"):
+            return False
+        queue(kept, key, channel, "open", channel, json.dumps(what.as_json()), now, now)
+    return True
 
 
 def acknowledge(incident_id: str, now: datetime) -> None:

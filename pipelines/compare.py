@@ -46,6 +46,7 @@ class TableComparison:
         ranges_differing: those that hold a difference.
         not_yet_loaded: rows of the source changed since the last load and not held in this form; left out on both sides.
         not_yet_deleted: rows gone from the source, whose deletion the next comparison of keys is to find; no difference.
+        erased: rows of persons who were erased: kept here without the person, or left out; no difference.
         missing, extra, doubled, changed: keys (without a key: rows) that are only in the source, only in the warehouse, there
             more often than in the source, or the same with other values.
         shape: what differs in the tables themselves: never loaded, columns that the warehouse lacks.
@@ -62,6 +63,7 @@ class TableComparison:
     ranges_differing: int = 0
     not_yet_loaded: int = 0
     not_yet_deleted: int = 0
+    erased: int = 0
     missing: int = 0
     extra: int = 0
     doubled: int = 0

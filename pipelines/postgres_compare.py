@@ -181,6 +181,7 @@ class _Comparison:
         )
         self._warehouse.unregister("_there")
         self._excuse_deleted()
+        self._excuse_erased(buckets)
         result = self._result
         # Without a key the content is the key: a row that stands there twice and here once is one missing.
         less, more = (
@@ -219,6 +220,25 @@ class _Comparison:
         self._result.not_yet_deleted = self._count(f"DELETE FROM _differing WHERE there = 0 AND k NOT IN ({foreign})")
         if self._result.not_yet_deleted:
             self._result.notes.append(f"{self._result.not_yet_deleted:,} rows are gone from the source and not yet seen as deleted")
+
+    def _excuse_erased(self, buckets: list[int]) -> None:
+        """Take out the rows of erased persons that are as an erasure leaves them: not here, or here without the person.
+
+        A row that the policy keeps must be here all the same.
+        """
+        from privacy.erasures import theirs_in_source
+
+        theirs = theirs_in_source(self._source, SOURCE, self._plan.own, {name: kind for name, (_, kind) in self._types.items()}) if self._key else None
+        if theirs is None:
+            return
+        rows, values = self._stream.select(list(self._types), self._in_postgres(buckets))
+        found = self._execute(f"SELECT {self._key_number(held=False)} AS k FROM ({rows}) AS r WHERE {theirs.condition}", {**theirs.parameters, **values})
+        self._warehouse.register("_theirs", found.to_arrow_table())
+        is_so = "true" if theirs.may_be_missing else "here = there"
+        self._result.erased = self._count(f"DELETE FROM _differing WHERE k IN (SELECT k FROM _theirs) AND here <= there AND {is_so}")
+        self._warehouse.unregister("_theirs")
+        if self._result.erased:
+            self._result.notes.append(f"{self._result.erased:,} rows are of erased persons: kept without the person, or left out")
 
     def _deletes_may_wait(self) -> bool:
         """Whether the loads still keep what `deletes` promises: keys are compared once its interval has passed, at the next load.

@@ -4,7 +4,6 @@ import getpass
 import os
 from collections.abc import Sequence
 
-from privacy import erasures
 from privacy.chain import Chain
 from warehouse import clock
 from warehouse.settings import settings
@@ -25,11 +24,6 @@ def note(what: str, subjects: Sequence[str], **details: object) -> int:
         the number of its line.
     """
     return trail().append({"at": clock.now().isoformat(), "who": who(), "what": what, "subjects": sorted(subjects), **details})
-
-
-def problems() -> list[str]:
-    """What is wrong with the trail and with the ledger of erasures, in words; nothing where both are whole."""
-    return [f"{chain.path.name}: {problem}" for chain in (trail(), erasures.ledger()) for problem in chain.problems()]
 
 
 def who() -> str:

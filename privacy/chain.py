@@ -32,25 +32,38 @@ class Chain:
         self.path, self.anchor, self._key = path, anchor, key
 
     def append(self, content: dict[str, Any]) -> int:
-        """Add a line, durable when this returns; a line that a kill left unfinished is taken away before. Returns its number.
+        """Add a line; see `extend`. Returns its number."""
+        return self.extend([content])
+
+    def extend(self, contents: Sequence[dict[str, Any]]) -> int:
+        """Add lines, durable when this returns; what a kill left unfinished is taken away before, and an import that was killed is repeated.
+
+        Returns:
+            the number of the last line.
 
         Raises:
             StepFailed: what stands there was tampered with.
         """
         lines = list(self.lines())
         before = self._repaired(len(lines))
-        number = len(lines) + 1
-        sealed = {"number": number, **content}
-        line = {**sealed, "seal": self._seal(lines[-1]["seal"] if lines else _FIRST, sealed)}
+        number, seal = len(lines), lines[-1]["seal"] if lines else _FIRST
+        if not contents:
+            return number
+        written = []
+        for content in contents:
+            number += 1
+            sealed = {"number": number, **content}
+            seal = self._seal(seal, sealed)
+            written.append(json.dumps({**sealed, "seal": seal}).encode() + b"\n")
         is_new = not before.exists()
         before.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(before, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
+            file.write(b"".join(written))
             file.flush()
             os.fsync(file.fileno())
         if is_new:
             flush_folder(before.parent)
-        self._note(number, line["seal"])
+        self._note(number, seal)
         return number
 
     def lines(self) -> Iterator[dict[str, Any]]:
@@ -104,7 +117,7 @@ class Chain:
         Args:
             keys: the oldest first.
             convert: what becomes of a line's content, and the number of keys that were in force when it was sealed.
-            last: a line that is added, with the seal that the head had, under `head`.
+            last: a line that is added, with the seal that the head had, under `head`, and those of all lines, under `was`.
 
         Returns:
             whether anything was done.
@@ -122,7 +135,7 @@ class Chain:
                 continue
             before, seal, made = held._read(), _FIRST, []
             contents = [convert({key: value for key, value in line.items() if key != "seal"}, count) for line in before if line is not None]
-            contents.append({"number": len(contents) + 1, **last, "head": held.head()[1]})
+            contents.append({"number": len(contents) + 1, **last, "head": held.head()[1], "was": held.seals()})
             after = Chain(self.path, self.anchor, keys[-1])
             for content in contents:
                 seal = after._seal(seal, content)
@@ -147,6 +160,16 @@ class Chain:
         """The number of lines and the seal of the last one: to be kept somewhere else, and compared."""
         lines = list(self.lines())
         return len(lines), str(lines[-1]["seal"]) if lines else _FIRST
+
+    def seals(self) -> list[str]:
+        """The seal of each line, unchecked: to be compared with what was noted elsewhere."""
+        return [str((line or {}).get("seal")) for line in self._read()]
+
+    def had(self, number: int, seal: str) -> bool:
+        """Whether a line has that seal, or had it before the record was sealed anew; unchecked as `seals`."""
+        lines = self._read()
+        known = [self.seals(), *((line or {}).get("was", []) for line in lines)]
+        return any(len(seals) >= number and seals[number - 1] == seal for seals in known)
 
     def _read(self) -> list[dict[str, Any] | None]:
         if not self.path.exists():

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from privacy import audit, erasures, files, records, vault_keys
+from privacy import audit, consent, erasures, files, rekey_records, signing, spooled, vault_keys
 from privacy import keys as keys_in_force
 from privacy.policy import policy
 from privacy.subjects import EMAIL, Subject, bind_tags, resolve, tag
@@ -19,6 +19,10 @@ from warehouse.settings import settings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+Remains = dict[str, str]
+"""What is still held (`what`), until when (`until`) and why (`why`)."""
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Certificate:
         places: place -> what changed there, with rows or records; one that is empty was searched and held nothing.
         remains: what is still held, until when, and why.
         seal: keyed hash over all of it.
+        signature: of all of it and the seal, by the key `PRIVACY__SIGNING_KEY`; empty without one. See privacy.signing.
     """
 
     number: int
@@ -43,15 +48,16 @@ class Certificate:
     is_dry_run: bool = False
     resumed: list[int] = field(default_factory=list)
     places: dict[str, dict[str, int]] = field(default_factory=dict)
-    remains: list[dict[str, str]] = field(default_factory=list)
+    remains: list[Remains] = field(default_factory=list)
     seal: str = ""
+    signature: str = ""
 
     def as_json(self) -> str:
         """The certificate as text; without its seal it is what the seal was made of."""
         return json.dumps(asdict(self), indent=2)
 
 
-def plan(named: Sequence[Subject]) -> Certificate:
+def plan(named: Sequence[Subject], backups: Sequence[Remains] = ()) -> Certificate:
     """What an erasure would change. Nothing is written. Hold the lease.
 
     Raises:
@@ -69,17 +75,22 @@ def plan(named: Sequence[Subject]) -> Certificate:
         }
         certificate.keys = _known(connection)
         tags = frozenset(row[0] for row in connection.execute("SELECT tag FROM _erased").fetchall())
-    certificate.places["spool"], waiting = files.erase_spool(tags, dry_run=True)
-    certificate.remains = _remains(certificate, waiting)
+    spool = spooled.erase_spool(tags, dry_run=True)
+    certificate.places |= {"spool": spool.changed, "logs": spooled.erase_lines(settings().home, tags, dry_run=True)}
+    certificate.remains = [*_remains(certificate, spool), *backups]
     return certificate
 
 
-def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], None]) -> Certificate:
+def erase(
+    named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], None], copy_records: Callable[[], object] = list, backups: Sequence[Remains] = ()
+) -> Certificate:
     """Erase persons, and whoever an interrupted erasure had not finished with. Hold the lease.
 
     Args:
         run: where each place is recorded as a step `erase`.
         build_anew: builds the models named anew and whatever else has changed, and publishes.
+        copy_records: copies the ledger to where a restore asks for it, as soon as the erasure is noted; the caller does so again at the end.
+        backups: what they still hold, until when and why.
 
     Raises:
         UsageError: an email names several persons; nothing was changed.
@@ -89,6 +100,7 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
     with storage.open_warehouse() as connection:
         keys = resolve(connection, named)
     number, resumed = _begin(named, [tag(one.kind, one.value) for one in keys], {one.value for one in (*named, *keys) if one.kind == EMAIL})
+    copy_records()
     this = next(erasure for erasure in erasures.all_erasures() if erasure.number == number)
     certificate = Certificate(number, this.at, _tags(named), resumed=resumed)
     places = certificate.places
@@ -111,19 +123,25 @@ def erase(named: Sequence[Subject], run: Run, build_anew: Callable[[list[str]], 
             places["published copies"] = files.erase_published(connection, settings().published)
             step.rows_out = sum(places["published copies"].values())
         certificate.keys = _known(connection)
-    places["spool"], waiting = files.erase_spool(frozenset(one for one, _ in erasures.tags()))
+        consent.expose(connection)
+    tags = frozenset(one for one, _ in erasures.tags())
+    with run.step("erase", "spool") as step:
+        spool = spooled.erase_spool(tags)
+        places |= {"spool": spool.changed, "logs": spooled.erase_lines(settings().home, tags)}
+        step.rows_out = sum(spool.changed.values())
     places["working files"] = dict.fromkeys(files.remove_scratch(), 1)
-    certificate.remains = _remains(certificate, waiting)
+    certificate.remains = [*_remains(certificate, spool), *backups]
     failure = _build(certificate, build_anew) if is_built else None
     if settings().storage == "duckdb":
         with run.step("erase", "free pages"):
             places["free pages"] = {settings().warehouse_file.name: files.compact(settings().warehouse_file)}
     certificate.done_at = clock.now().isoformat()
-    for unfinished in [*resumed, *([] if number in resumed else [number])]:
-        erasures.finish(unfinished)
     certificate.seal = _seal(certificate)
-    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal, keys_destroyed=places["vault"].get("keys", 0))
+    certificate.signature = signing.sign(asdict(certificate))
     write_atomically(certificate_file(number), certificate.as_json() + "\n", mode=0o600)
+    audit.note("erase", certificate.subjects, erasure=number, certificate=certificate.seal, keys_destroyed=places["vault"].get("keys", 0))
+    for unfinished in [*resumed, *([] if number in resumed else [number])]:  # last: killed before, all of it is done again
+        erasures.finish(unfinished)
     if failure is not None:
         raise failure
     return certificate
@@ -137,7 +155,7 @@ def certificate_file(number: int) -> Path:
 def is_genuine(text: str) -> bool:
     """Whether a certificate was made with this warehouse's key and not edited since."""
     content = json.loads(text)
-    return any(hmac.compare_digest(str(content.get("seal")), records.seal_of_certificate(content, key)) for _, key in keys_in_force.ring())
+    return any(hmac.compare_digest(str(content.get("seal")), rekey_records.seal_of_certificate(content, key)) for _, key in keys_in_force.ring())
 
 
 def _begin(named: Sequence[Subject], keys: Sequence[str], emails: set[str]) -> tuple[int, list[int]]:
@@ -164,18 +182,16 @@ def _build(certificate: Certificate, build_anew: Callable[[list[str]], None]) ->
     return None
 
 
-def _remains(certificate: Certificate, waiting: int) -> list[dict[str, str]]:
+def _remains(certificate: Certificate, spool: spooled.Spooled) -> list[Remains]:
     blank = {name: rule.why or "" for name, rule in policy().subjects.items() if rule.erase == "blank"}
     kept = sorted(table for table in certificate.places["raw tables"] if table.removeprefix("raw_") in blank)
     remains = [{"what": f"rows of {table}, without the person", "until": "for good", "why": blank[table.removeprefix("raw_")]} for table in kept]
-    if waiting:
-        remains.append({"what": f"{waiting} webhooks in the spool", "until": "the next load", "why": "they stand in a file that is written to, or in a bucket"})
     if certificate.places.get("vault"):
         why = "docs/how-to/vault.md; a copy that is put back is rid of these keys by the restore's replay"
         remains.append({"what": "keys in copies of the vault", "until": f"{policy().vault.copies_kept_days} days from now", "why": why})
+    remains += spooled.describe(spool)
     if settings().storage == "motherduck":
         remains.append({"what": "past versions in MotherDuck", "until": "MotherDuck lets go of them", "why": "they cannot be written anew from here"})
-    remains.append({"what": "backups made before", "until": "they expire", "why": "they cannot be changed; a restore erases again before anyone connects"})
     remains.append({"what": "the sources' own copies", "until": "they are erased there", "why": "loads do not bring the person back"})
     return remains
 
@@ -190,4 +206,4 @@ def _tags(named: Sequence[Subject]) -> list[str]:
 
 
 def _seal(certificate: Certificate) -> str:
-    return records.seal_of_certificate(asdict(certificate), settings().hmac_key())
+    return rekey_records.seal_of_certificate(asdict(certificate), settings().hmac_key())

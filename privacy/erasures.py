@@ -1,21 +1,21 @@
 """The ledger of erasures: who was erased, as tags that only the key of the pseudonyms can make; and what follows from it for good.
 
-A load puts nobody back (`suppress`), and a restore erases again whom it brought back (`replay`). The ledger is kept apart from what
+A load puts nobody back (`suppress`), and a restore erases again whom it brought back (`privacy.replay`). The ledger is kept apart from what
 backups restore (`PRIVACY__ERASURES`), grows only, and refuses to be read when something of it is missing.
 """
 
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from privacy import records, vault_keys
+from privacy import rekey_records, vault_keys
 from privacy.chain import Chain
-from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
-from privacy.subjects import bind_tags
+from privacy.rows import Finder, clean_trees, find, is_of_persons, rule_of, turn_of
+from privacy.subjects import EMAIL, bind_tags, expression, parameters, tagged
 from warehouse import clock, storage
 from warehouse.errors import StepFailed
 from warehouse.settings import settings
@@ -65,8 +65,37 @@ def tags() -> list[tuple[str, str]]:
 
 
 def position() -> int:
-    """How many lines the ledger has: a backup notes it, and a restore refuses a ledger that has fewer."""
+    """How many lines the ledger has."""
     return ledger().head()[0] if ledger().path.exists() or ledger().anchor.exists() else 0
+
+
+def mark() -> str | None:
+    """How far the ledger goes, as `lines:seal of the last`: a backup notes it, and a restore refuses a ledger that lacks it. None while it is empty."""
+    lines, seal = ledger().head() if position() else (0, "")
+    return f"{lines}:{seal}" if lines else None
+
+
+def require(marks: Iterable[str]) -> None:
+    """Refuse to go on with a ledger that lacks what it held when one of the marks was made.
+
+    Raises:
+        StepFailed: it is missing, older, another one, or was tampered with.
+    """
+    lines = list(ledger().lines())
+    for one in marks:
+        number, _, seal = one.partition(":")
+        if not number.isdigit():
+            raise StepFailed(f"the mark {one[:40]!r} of the ledger of erasures cannot be read.", mend="restore with a newer checkout")
+        if int(number) > len(lines):
+            is_missing = not ledger().path.exists()
+            what = "is missing" if is_missing else f"has {len(lines)} lines, and {number} were noted"
+            raise StepFailed(
+                f"the ledger of erasures {what}: persons who were erased would come back, so nothing was opened.",
+                mend=f"put its newest copy into {settings().erasures} (`warehouse restore records` brings it from the stores), and restore again",
+            )
+        if int(number) and seal and not ledger().had(int(number), seal):
+            what = f"the ledger of erasures is another one than that which was noted: line {number} differs."
+            raise StepFailed(what, mend=f"put the right one into {settings().erasures}: docs/runbooks/erasure.md says how to tell")
 
 
 def begin(named: Iterable[str], keys: Iterable[str], emails: Iterable[str] = ()) -> int:
@@ -74,11 +103,11 @@ def begin(named: Iterable[str], keys: Iterable[str], emails: Iterable[str] = ())
 
     Args:
         named, keys: tags.
-        emails: keyed hashes of the emails among the keys; kept sealed, for `privacy.records` to tag them anew when a key is changed.
+        emails: keyed hashes of the emails among the keys; kept sealed, for `privacy.rekey_records` to tag them anew when a key is changed.
     """
     named = tuple(named)
     content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *keys})}
-    return ledger().append({**content, "emails": [records.sealed_email(one) for one in sorted(emails)]})
+    return ledger().append({**content, "emails": [rekey_records.sealed_email(one) for one in sorted(emails)]})
 
 
 def learn(learned: Iterable[tuple[str, str]]) -> None:
@@ -142,6 +171,41 @@ def write_without(connection: "DuckDBPyConnection", source: str, table: str, fil
     return count, beside
 
 
+@dataclass(frozen=True)
+class Theirs:
+    """How rows of erased persons are told in a source's own rows `r`, and whether the warehouse may be without them."""
+
+    condition: str
+    parameters: dict[str, bytes]
+    may_be_missing: bool
+
+
+def theirs_in_source(connection: "DuckDBPyConnection", source: str, table: str, columns: Mapping[str, str]) -> Theirs | None:
+    """SQL for the rows of erased persons among rows as they are loaded; None where nobody was erased, or the table is nobody's.
+
+    Args:
+        connection: where the condition will be asked; it gets the view `_erased_tags`.
+        columns: of those rows, by their names in the warehouse.
+    """
+    import pyarrow as pa
+
+    rule, known = rule_of(source, table), tags()
+    if rule is None or not known:
+        return None
+    connection.register("_erased_tags", pa.table({"tag": [one for one, _ in known], "at": [datetime.fromisoformat(at) for _, at in known]}))
+    links = {**rule.of, **rule.within, **rule.mentions, **({rule.key: rule.person} if rule.person else {})}
+    links |= {rule.email: EMAIL} if rule.person and rule.email else {}
+    conditions = []
+    for column, kind in links.items():
+        if column in columns:
+            # Who comes again after the erasure, with the same email, is a customer anew.
+            since = " AND coalesce(r.created_at <= t.at, true)" if kind == EMAIL and "created_at" in columns else ""
+            conditions.append(f"EXISTS (SELECT 1 FROM _erased_tags t WHERE t.tag = {tagged(kind, expression(column))}{since})")
+    if not conditions:
+        return None
+    return Theirs(" OR ".join(conditions), parameters(), bool(rule.person) or rule.erase == "remove")
+
+
 def erase_raw(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> dict[str, int]:
     """Erase in every raw table, persons first, then the rows on which others hang, then all others, each in one transaction.
 
@@ -190,49 +254,6 @@ def raw_tables(connection: "DuckDBPyConnection", is_concerned: Callable[[str, st
         if is_concerned(source, table):
             found.append((turn_of(source, table), source, table, dict(zip(names, kinds, strict=True))))
     return [(source, table, columns) for _, source, table, columns in sorted(found, key=lambda one: one[:3])]
-
-
-@dataclass
-class Replayed:
-    """What a replay did: rows changed by table, and the position of the ledger it went up to."""
-
-    rows: dict[str, int] = field(default_factory=dict)
-    position: int = 0
-
-
-def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_least: int = 0) -> Replayed:
-    """Erase again everybody who was ever erased, in a warehouse that was restored, before anyone else opens it.
-
-    What was built is rid of the rows of erased persons too, and has to be built anew afterwards. The caller then writes the file anew
-    (`privacy.files.compact`), because a deleted row leaves its bytes.
-
-    Args:
-        connection: of the restored warehouse, as its writer.
-        landing: its landing zone, if that was restored.
-        at_least: the position that the backup noted.
-
-    Raises:
-        StepFailed: the ledger is missing or older than the backup, or was tampered with; nothing was changed.
-    """
-    from privacy import key_state
-    from privacy.files import erase_built, erase_landing
-    from privacy.rekey import rekey
-
-    found = position()
-    if found < at_least:
-        raise StepFailed(
-            f"the ledger of erasures has {found} lines, and the backup was made when it had {at_least}: persons who were erased would come back.",
-            mend="put the newest copy of the folder PRIVACY__ERASURES in place and restore again",
-        )
-    vault_keys.rename()
-    rekeyed = rekey(connection, landing) if not key_state.is_current(connection) else {}
-    if not bind(connection):
-        return Replayed(rekeyed, found)
-    vault_keys.destroy(tags())
-    rows = rekeyed | erase_raw(connection) | erase_built(connection)
-    if landing is not None:
-        rows |= erase_landing(connection, landing)
-    return Replayed(rows, position())
 
 
 def _count(connection: "DuckDBPyConnection", query: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from privacy import audit, erasures
+from privacy import audit, consent, erasures
 from privacy.files import theirs
 from privacy.policy import policy
 from privacy.pseudonyms import held_names
@@ -30,6 +30,10 @@ _OF_ACTION = {
     "keep": "as the source has it",
 }
 _MARTS = "marts"
+_OF_CONSENT = {
+    "purpose": "what for", "version": "of the words", "given": "whether it was given or taken back", "source": "where it was said", "at": "when it was said",
+    "recorded_at": "when it was recorded",
+}  # fmt: skip
 
 
 def export(named: Sequence[Subject], folder: Path, meanings: Mapping[str, str]) -> dict[str, int]:
@@ -61,6 +65,9 @@ def export(named: Sequence[Subject], folder: Path, meanings: Mapping[str, str]) 
             relation = f"{_MARTS}.{quoted(table)}"
             if condition := theirs(connection, relation, names):
                 _add(tables, connection, f"{_MARTS}.{table}", f"SELECT r.* FROM {relation} AS r WHERE {condition}", meanings, "computed from the above", {})
+    if said := consent.said_by({tag(one.kind, one.value) for one in keys}):
+        told_of = {name: {"type": "VARCHAR", "meaning": one} for name, one in _OF_CONSENT.items()}
+        tables["consents"] = {"meaning": "what was agreed to, and taken back", "source": "the record of consents", "columns": told_of, "rows": said}
     folder.mkdir(parents=True, mode=0o700)
     told = {"made_at": clock.now().isoformat(), "keys": [f"{one.kind}:{one.value}" for one in keys], "tables": tables}
     write_atomically(folder / "held.json", json.dumps(told, indent=2, default=str, ensure_ascii=False) + "\n", mode=0o600)

@@ -1,21 +1,24 @@
 """Erasure in everything that is no raw table: landing zone, built tables, published copies, spool, and the bytes that DuckDB leaves behind."""
 
+import fcntl
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from privacy.erasures import write_without
 from privacy.policy import policy
 from privacy.rows import Finder, find, is_of_persons, turn_of
-from privacy.subjects import EMAIL, distinct, expression, mentions, parameters, tagged
-from warehouse import spool, spool_format, storage
+from privacy.spooled import erase_old_parts
+from privacy.subjects import EMAIL, distinct, expression, parameters, tagged
+from warehouse import restate, storage
 from warehouse.errors import StepFailed
 from warehouse.files import flush_file, flush_folder, sha256, write_atomically
-from warehouse.settings import ROOT, settings
+from warehouse.settings import settings
 from warehouse.sql import literal, parquet, quoted
 
 if TYPE_CHECKING:
@@ -123,6 +126,7 @@ def erase_built(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> d
         if row and row[0]:
             changed[f"{schema}.{table}"] = int(row[0])
             if not dry_run:
+                restate.note(connection, models_of([f"{schema}.{table}"]))
                 connection.execute(f"DELETE FROM {name} AS r WHERE {condition}")
     return changed
 
@@ -130,12 +134,7 @@ def erase_built(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> d
 def models_of(tables: Iterable[str]) -> list[str]:
     """The models behind built tables that can be made anew from their input: not the histories."""
     found = {f"{match['schema']}.{match['name']}" for match in (_BUILT.match(table.split(".", 1)[1]) for table in tables) if match}
-    return sorted(name for name in found - set(policy().histories) if is_written(name))
-
-
-def is_written(model: str) -> bool:
-    """Whether a model is in the code; one whose table is still there may have been taken out since."""
-    return any((ROOT / "models").rglob(f"{model.partition('.')[2]}.sql"))
+    return sorted(name for name in found - set(policy().histories) if restate.is_written(name))
 
 
 def has_built(connection: "DuckDBPyConnection") -> bool:
@@ -143,14 +142,19 @@ def has_built(connection: "DuckDBPyConnection") -> bool:
     return connection.execute("SELECT 1 FROM duckdb_tables() WHERE starts_with(schema_name, 'sqlmesh__') LIMIT 1").fetchone() is not None
 
 
-def erase_published(connection: "DuckDBPyConnection", published: Path, *, dry_run: bool = False) -> dict[str, int]:
+def erase_published(
+    connection: "DuckDBPyConnection", published: Path, *, dry_run: bool = False, is_wanted: Callable[[Path], bool] = lambda path: True
+) -> dict[str, int]:
     """Take the rows of erased persons out of every published file, also of versions that readers no longer see.
+
+    Args:
+        is_wanted: which Parquet files of the folder are looked at.
 
     Returns:
         the path of each file that changed, relative to the folder -> rows removed.
     """
     changed = {}
-    for file in sorted(path for path in published.rglob("*.parquet") if not path.is_symlink()) if published.exists() else []:
+    for file in sorted(path for path in published.rglob("*.parquet") if not path.is_symlink() and is_wanted(path)) if published.exists() else []:
         relation = f"read_parquet({literal(file)})"
         condition = theirs(connection, relation, [row[0] for row in connection.execute(f"DESCRIBE SELECT * FROM {relation}").fetchall()])
         row = connection.execute(f"SELECT count(*) FROM {relation} AS r WHERE {condition}").fetchone() if condition else None
@@ -183,59 +187,38 @@ def theirs(connection: "DuckDBPyConnection", relation: str, columns: list[str]) 
     return " OR ".join(conditions)
 
 
-def erase_spool(tags: frozenset[str], *, dry_run: bool = False) -> tuple[dict[str, int], int]:
-    """Take what mentions erased persons out of the sealed segments of the spool and of what was put aside as damaged.
-
-    Webhooks that are lost by this are asked for again by the next load, which takes the persons out.
+def remove_scratch() -> list[str]:
+    """Remove what half-done work may have left: spill files, working files, parts of files, copies that a backup made. Hold the lease.
 
     Returns:
-        the path of each file that changed -> records removed; and how many records stand where they cannot be taken out now, in
-        segments that are written to or in a bucket, until the next load.
+        what was removed. Of a backup, restore or drill that is running, nothing: it removes its copies itself.
     """
-    changed: dict[str, int] = {}
-    waiting = 0
-    for folder in sorted(path for path in settings().spool.iterdir() if path.is_dir()) if settings().spool.exists() else []:
-        for segment in spool.segments(folder.name):
-            content = spool.read(segment)
-            kept = [record for record in content.records if not mentions(record.body, tags)]
-            lines = [line for line in content.damaged if not mentions(line, tags)]
-            gone = len(content.records) + len(content.damaged) - len(kept) - len(lines)
-            if gone and (segment.bucket or not segment.is_sealed):
-                waiting += gone
-            elif gone:
-                changed[str(segment.path.relative_to(settings().spool))] = gone
-                if not dry_run:
-                    _write_lines(segment.path, [*(spool_format.encode(record) for record in kept), *(line + b"\n" for line in lines)])
-        for file in sorted((folder / "quarantine").glob(f"*{spool_format.SUFFIX}")):
-            held = file.read_bytes().splitlines(keepends=True)
-            lines = [line for line in held if not mentions(line, tags)]
-            if len(lines) < len(held):
-                changed[str(file.relative_to(settings().spool))] = len(held) - len(lines)
-                if not dry_run:
-                    _write_lines(file, lines)
-    return changed, waiting
-
-
-def _write_lines(path: Path, lines: list[bytes]) -> None:
-    if lines:
-        write_atomically(path, b"".join(lines), mode=0o600)
-    else:
-        path.unlink()
-        flush_folder(path.parent)
-
-
-def remove_scratch() -> list[str]:
-    """Remove what half-done work may have left: spill files, working files, parts of files. Hold the lease. Returns what was removed."""
     home, removed = settings().home, []
-    for name in ("work", "tmp"):
-        if (home / name).exists():
-            shutil.rmtree(home / name)
-            removed.append(name)
-    for folder in (settings().landing, settings().published):
-        for part in folder.rglob(".*.erased") if folder.exists() else []:
-            part.unlink()
-            removed.append(str(part.relative_to(home)))
-    return removed
+    folders = [home / name for name in ("work", "tmp")]
+    with _no_backup_runs(home / "backup" / "lock") as is_free:
+        if is_free:
+            folders += [path for path in (home / "backup").iterdir() if path.is_dir() and path.name != "wal"] if (home / "backup").exists() else []
+        for folder in folders:
+            if folder.exists():
+                shutil.rmtree(folder)
+                removed.append(str(folder.relative_to(home)))
+    parts = erase_old_parts([settings().landing, settings().published, settings().spool])
+    return [*removed, *(str(part.relative_to(home)) for part in parts)]
+
+
+@contextmanager
+def _no_backup_runs(lock: Path) -> Iterator[bool]:
+    """Whether no backup, restore or drill of this home runs; none begins while inside."""
+    if not lock.exists():
+        yield True
+        return
+    with lock.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def compact(file: Path) -> int:

@@ -118,6 +118,50 @@ class VaultRule(BaseModel):
     copies_kept_days: Annotated[int, Field(ge=1, le=30)] = 30
 
 
+class Consents(BaseModel):
+    """A purpose that needs consent.
+
+    Attributes:
+        meaning: what is done with whose data, as persons are told.
+        version: of the words in force.
+        past: versions of words that are not used any more; what was given by them stays given.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    meaning: str
+    version: str
+    past: list[str] = []
+
+    @property
+    def versions(self) -> list[str]:
+        """Every version that ever was in force."""
+        return [*self.past, self.version]
+
+
+class ConsentColumn(BaseModel):
+    """A column of a raw table that says whether its person consents: true given, false withdrawn, null nothing said.
+
+    Attributes:
+        version: of the words that the column stands for.
+        at: the column with the time at which it was said.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    table: str
+    column: str
+    purpose: str
+    version: str
+    at: str
+
+
+class ConsentPolicy(BaseModel):
+    """What needs consent, and where consents are kept beside the record."""
+
+    model_config = ConfigDict(extra="forbid")
+    purposes: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Consents] = {}
+    columns: list[ConsentColumn] = []
+
+
 class Policy(BaseModel):
     """The whole policy: `<source>.<table>` -> column -> rule.
 
@@ -129,6 +173,7 @@ class Policy(BaseModel):
         retention: `<source>.<table>` -> how long its rows are kept; tables that are not listed keep them for good.
         vault: who may read what is sealed.
         carried: column of built tables -> kind of person whose key it holds; `any` for a key that begins with its kind.
+        consent: what needs consent; models ask for it by `@consented('purpose', key)`.
         histories: built tables that cannot be made anew from their input; rows of erased persons are taken out of them.
     """
 
@@ -142,6 +187,7 @@ class Policy(BaseModel):
     vault: VaultRule = VaultRule()
     carried: dict[str, str] = {}
     histories: list[str] = []
+    consent: ConsentPolicy = ConsentPolicy()
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> "Policy":
@@ -161,6 +207,15 @@ class Policy(BaseModel):
             )
         if wrong := [kind for kind in self.carried.values() if kind not in kinds | {"any"}]:
             raise ValueError(f"carried: no table has persons of the kind {wrong[0]!r}")
+        for one in self.consent.columns:
+            declared, whose = self.consent.purposes.get(one.purpose), self.subjects.get(one.table)
+            if declared is None or one.version not in declared.versions:
+                known = ", ".join(f"{name} ({', '.join(purpose.versions)})" for name, purpose in self.consent.purposes.items())
+                raise ValueError(f"consent.columns.{one.table}.{one.column}: no purpose {one.purpose} with version {one.version}; declared: {known or 'none'}")
+            if whose is None or not (whose.person or [kind for kind in whose.of.values() if kind != "email"]):
+                raise ValueError(f"consent.columns.{one.table}.{one.column}: subjects does not say by which key whose its rows are")
+            if whose.erase == "blank" and (whose.keep is None or one.column in whose.keep):
+                raise ValueError(f"consent.columns.{one.table}.{one.column}: stays in rows of erased persons; take it out of `keep`, or `erase: remove`")
         return self
 
     def rules(self, source: str, table: str) -> dict[str, ColumnRule]:

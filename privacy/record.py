@@ -28,6 +28,7 @@ Made by `warehouse privacy record` from privacy/policy.yaml; do not edit.
   readers alone read it; each reading is recorded with its purpose.
 - The key of the pseudonyms [can be changed](how-to/rotate-keys.md): all that is held is hashed once more.
 - A person gets all that is held: `warehouse privacy export`.
+- What needs consent is done with consent alone, and until it is taken back: [how](how-to/ask-for-consent.md).
 - Erasures and exports are recorded in chains that show an edit, a gap and a cut tail: `warehouse privacy verify`.
 
 ## What is not
@@ -49,6 +50,7 @@ def document() -> str:
         for table, rules in declared.columns.items()
         for name, rule in rules.items()
     ]
+    agreed = ((f"`{name}`", one.meaning, f"version {one.version}") for name, one in declared.consent.purposes.items())
     rows = ((f"`{table}`", _whose(rule), "removed" if rule.erase == "remove" else "blank", rule.why or "") for table, rule in declared.subjects.items())
     readers = ", ".join(f"`{one}`" for one in declared.vault.readers) or "nobody"
     return "\n".join(
@@ -56,6 +58,7 @@ def document() -> str:
             _HEAD.format(days=declared.vault.copies_kept_days),
             "## Why it is held\n" + _grid(("source", "purpose", "basis", "kept"), why),
             f"## Who reads what is sealed\n{readers[0].upper() + readers[1:]}.\n",
+            "## What needs consent\n" + _grid(("purpose", "what is done", "words in force"), agreed),
             "## What is personal\n" + _grid(("column", "class", "becomes", "held as", "why it is kept"), columns),
             "## Whose the rows are, and what an erasure does\n" + _grid(("table", "whose", "rows are", "why they are kept"), rows),
         ]

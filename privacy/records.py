@@ -1,114 +1,67 @@
-"""What was written down about persons under an older key of the pseudonyms, written anew under the newest: ledger, audit trail, certificates.
+"""The records that prove what was done, together: how far each goes, and whether one that was noted elsewhere is still contained."""
 
-A tag is hashed once more, as a pseudonym is. The tag of an email is made of a pseudonym, which itself has changed: so the ledger keeps
-those of erased persons sealed, readable with the key of the pseudonyms alone, and their tags are made anew of them.
-"""
-
-import hashlib
-import hmac
-import json
-import secrets
-from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from privacy import keys
+from privacy import audit, consent, erasures
 from privacy.chain import Chain
-from warehouse import clock
-from warehouse.files import write_atomically
 from warehouse.settings import settings
 
-_NONCE = 12
-_TAGS = ("named", "tags", "subjects")
-SEALED_ANEW = "sealed anew"
+ERASURES = "erasures.jsonl"
 
 
-def sealed_email(hashed: str) -> str:
-    """The pseudonym of an erased person's email as the ledger keeps it."""
-    nonce = secrets.token_bytes(_NONCE)
-    return b64encode(nonce + _cipher(settings().hmac_key()).encrypt(nonce, bytes.fromhex(hashed), b"")).decode()
+def chains() -> dict[str, Chain]:
+    """Each record by the name of its file."""
+    return {chain.path.name: chain for chain in (erasures.ledger(), audit.trail(), consent.record_of_consents())}
 
 
-@dataclass(frozen=True)
-class Sealed:
-    """What was written anew: how many emails of erased persons are tagged anew, and how many erasures were noted without theirs."""
-
-    emails: int
-    without_emails: int
-
-
-def seal_anew(ledger: Chain, trail: Chain, certificates: Path) -> Sealed:
-    """Write ledger, audit trail and certificates anew under the newest key; killed at any moment, it is repeated.
+def heads() -> dict[str, str]:
+    """How far each record goes, as `lines:seal of the last`; records that are empty are left out.
 
     Raises:
-        StepFailed: the ledger or the trail was tampered with.
+        StepFailed: one was tampered with.
     """
-    ring = [key for _, key in keys.ring()]
-    renamed = _emails_renamed(ledger, ring)
-    last = {"at": clock.now().isoformat(), "key_id": keys.ring_ids()[-1]}
-    for file in sorted(certificates.glob("*.json")) if certificates.exists() else []:
-        _certificate(file, renamed)
-    # The trail before the ledger: from the ledger alone it is known what became of the tag of an email.
-    trail.seal_anew(ring, _converted(renamed), {**last, "who": "", "what": SEALED_ANEW, "subjects": []})
-    ledger.seal_anew(ring, _converted(renamed), {**last, "event": SEALED_ANEW})
-    return Sealed(len(renamed), sum("tags" in line and "named" in line and "emails" not in line for line in ledger.lines()))
+    found = {name: chain.head() for name, chain in chains().items() if chain.path.exists() or chain.anchor.exists()}
+    return {name: f"{lines}:{seal}" for name, (lines, seal) in found.items() if lines}
 
 
-def seal_of_certificate(content: Mapping[str, Any], key: bytes) -> str:
-    """The seal of a certificate by a key."""
-    sealed = {name: value for name, value in content.items() if name != "seal"}
-    return hmac.new(key, b"certificate\n" + json.dumps(sealed, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+def problems() -> list[str]:
+    """What is wrong with the records by what they say themselves, in words; nothing where all are whole."""
+    return [f"{name}: {problem}" for name, chain in chains().items() for problem in chain.problems()]
 
 
-def _emails_renamed(ledger: Chain, ring: list[bytes]) -> dict[str, str]:
-    """Tag of each email in the ledger, as it was before and as it is now."""
-    renamed = {}
-    for count in range(1, len(ring)):
-        held = Chain(ledger.path, ledger.anchor, ring[count - 1])
-        if not ledger.path.exists() or held.problems():
+def against(noted: Mapping[str, str], where: str) -> list[str]:
+    """What is wrong with the records by heads that were noted elsewhere, in words.
+
+    Args:
+        noted: as `heads` gave them then.
+        where: it was noted, for people.
+    """
+    found = []
+    for name, mark in noted.items():
+        chain = chains().get(name)
+        if chain is None:
             continue
-        again = keys.chainer(count)
-        for hashed in (_opened(one, ring[count - 1]) for line in held.lines() for one in line.get("emails", [])):
-            renamed[keys.chained(f"email:{hashed}", until=count)] = keys.chained(f"email:{again(hashed)}")
-    return renamed
+        number, seal, there = lines_of(mark), mark.partition(":")[2], len(chain.seals())
+        if number > there:
+            found.append(f"{name}: its tail was cut off: {number} lines were noted in {where}, {there} are there")
+        elif number and not chain.had(number, seal):
+            found.append(f"{name}: line {number} is not the one that was noted in {where}")
+    return found
 
 
-def _converted(renamed: Mapping[str, str]) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-    def convert(content: dict[str, Any], count: int) -> dict[str, Any]:
-        again = keys.chainer(count)
-        made = dict(content)
-        for name in _TAGS:
-            if name in content:
-                tags = [renamed.get(tag) or again(tag) for tag in content[name]]
-                made[name] = tags if name == "named" else sorted(tags)
-        if "emails" in content:
-            made["emails"] = [sealed_email(again(_opened(one, keys.ring()[count - 1][1]))) for one in content["emails"]]
-        if "key_id" in content:
-            made["key_id"] = keys.ring_ids()[-1]
-        return made
-
-    return convert
+def lines_of(mark: str) -> int:
+    """How many lines a head speaks of."""
+    number = mark.partition(":")[0]
+    return int(number) if number.isdigit() else 0
 
 
-def _certificate(file: Path, renamed: Mapping[str, str]) -> None:
-    content = json.loads(file.read_text())
-    ring = [key for _, key in keys.ring()]
-    for count in range(1, len(ring)):
-        if hmac.compare_digest(str(content.get("seal")), seal_of_certificate(content, ring[count - 1])):
-            again = keys.chainer(count)
-            made = {**content, "subjects": sorted(renamed.get(tag) or again(tag) for tag in content["subjects"])}
-            write_atomically(file, json.dumps({**made, "seal": seal_of_certificate(made, ring[-1])}, indent=2) + "\n", mode=0o600)
-            return
+def files() -> list[Path]:
+    """The files of the records and their anchors, as far as they are there."""
+    return [path for chain in chains().values() for path in (chain.path, chain.anchor) if path.exists()]
 
 
-def _opened(sealed: str, key: bytes) -> str:
-    held = b64decode(sealed)
-    return str(_cipher(key).decrypt(held[:_NONCE], held[_NONCE:], b"").hex())
-
-
-def _cipher(key: bytes) -> Any:
-    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
-    return AESGCM(hashlib.sha256(b"emails of erased persons 1:" + key).digest())
+def place_of(name: str, folder: Path) -> Path:
+    """Where a file of the records goes that was copied from elsewhere: anchors to their own folder, where the records go to theirs."""
+    is_anchor = name.endswith(".anchor") and folder == settings().erasures
+    return (settings().anchors if is_anchor else folder) / name

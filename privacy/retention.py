@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from privacy import audit, erasures, files
 from privacy.policy import policy
 from privacy.rows import Found, base_of
-from warehouse import clock, storage
+from warehouse import clock, restate, storage
 from warehouse.ledger import Run
 from warehouse.settings import settings
 from warehouse.sql import literal, quoted
@@ -93,7 +93,7 @@ def retain(run: Run, build_anew: Callable[[list[str]], None], *, dry_run: bool =
         return done
     models = (f"staging.stg_{table.removeprefix('raw_').replace('.', '__')}" for table in sorted(changed))
     if changed and is_built:
-        build_anew([model for model in models if files.is_written(model)])
+        build_anew([model for model in models if restate.is_written(model)])
     if (changed or done.landing) and settings().storage == "duckdb":
         with run.step("retain", "free pages"):
             files.compact(settings().warehouse_file)

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from privacy import audit, erasures, files, key_state, keys, records, rekey, vault_keys
+from privacy import audit, consent, erasures, files, key_state, keys, rekey, rekey_records, vault_keys
 from privacy.erase import certificate_file
 from warehouse import storage
 from warehouse.errors import UsageError
@@ -49,11 +49,12 @@ def rotate(run: Run, publish: Callable[[], object]) -> Rotated:
     with run.step("rotate key", "vault") as step:  # before the rows, so that nothing is sealed under an old tag
         step.rows_out = done.places["vault"] = vault_keys.rename()
     with run.step("rotate key", "records"):
-        told = records.seal_anew(erasures.ledger(), audit.trail(), certificate_file(0).parent)
+        told = rekey_records.seal_anew(erasures.ledger(), audit.trail(), consent.record_of_consents(), certificate_file(0).parent)
         done.places["emails of erased persons"], done.without_emails = told.emails, told.without_emails
     with storage.open_warehouse() as connection, run.step("rotate key", "rows") as step:
         is_built = files.has_built(connection)
         changed = rekey.rekey(connection, settings().landing)
+        consent.expose(connection)
         step.rows_out = sum(changed.values())
         done.places |= changed
     with run.step("rotate key", "working files"):

@@ -1,9 +1,6 @@
 """Who is meant: a person named by one key, all keys of that person, and the keyed hashes by which they are found again."""
 
-import json
-import re
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -94,14 +91,16 @@ def distinct(column: str, relation: str) -> str:
 
 
 def kinds_of_key(connection: "DuckDBPyConnection") -> dict[str, tuple[str, SubjectRule]]:
-    """The tables of persons that the warehouse has: kind -> SQL name and rule."""
+    """The tables of persons that the warehouse has: kind -> SQL name, and the rule without what the table does not hold."""
     from privacy.rows import columns_of
 
     found = {}
     for table, rule in policy().subjects.items():
         source, name = table.split(".", 1)
-        if rule.person and rule.key in columns_of(connection, f"raw_{source}", name):
-            found[rule.person] = (f"raw_{source}.{quoted(name)}", rule)
+        columns = columns_of(connection, f"raw_{source}", name)
+        if rule.person and rule.key in columns:
+            lacking = [one for one in ("email", "same_as") if (getattr(rule, one) or "").partition(".")[0] not in columns]
+            found[rule.person] = (f"raw_{source}.{quoted(name)}", rule.model_copy(update=dict.fromkeys(lacking)))
     return found
 
 
@@ -117,7 +116,7 @@ def resolve(connection: "DuckDBPyConnection", named: Iterable[Subject]) -> list[
 
     key_state.check(connection)
     wanted = list(dict.fromkeys(named))
-    _make_persons(connection)
+    make_persons(connection)
     import pyarrow as pa
 
     connection.register("_named", pa.table({"kind": [one.kind for one in wanted], "value": [one.value for one in wanted]}))
@@ -145,7 +144,7 @@ def resolve(connection: "DuckDBPyConnection", named: Iterable[Subject]) -> list[
     return sorted(keys | {Subject(EMAIL, email) for email in emails - others}, key=lambda one: (one.kind, one.value))
 
 
-def _make_persons(connection: "DuckDBPyConnection") -> None:
+def make_persons(connection: "DuckDBPyConnection") -> None:
     """`_persons` (kind, value, email, declared) of every system, and `_customers`: the same with the customer each is."""
     parts = [
         f"SELECT {literal(kind)} AS kind, {expression(rule.key)} AS value, {expression(rule.email) if rule.email else 'NULL::VARCHAR'} AS email, "
@@ -166,22 +165,6 @@ def _make_persons(connection: "DuckDBPyConnection") -> None:
         f"SELECT kind, value, email, user_key IS NULL AND is_known AS is_ambiguous, CASE WHEN user_key IS NOT NULL THEN '{PRODUCTION}:' || user_key "
         f"WHEN email IS NOT NULL AND NOT is_known THEN '{EMAIL}:' || email ELSE kind || ':' || value END AS customer FROM judged"
     )
-
-
-_TOKEN = re.compile(rb"[A-Za-z0-9_]{4,64}")
-_EMAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
-
-
-def mentions(body: bytes, tags: "set[str] | frozenset[str]") -> bool:
-    """Whether a text as it was received holds a key or an email of an erased person."""
-    text = body.decode("utf-8", "replace")
-    with suppress(ValueError):
-        text += json.dumps(json.loads(body), ensure_ascii=False)  # an @ may have come as an escape
-    kinds = [rule.person for rule in policy().subjects.values() if rule.person]
-    words = {match.decode() for match in _TOKEN.findall(text.encode())}
-    if any(tag(kind, word) in tags for word in words for kind in kinds if not word.isdigit()):
-        return True
-    return any(tag(EMAIL, hashed(found.lower())) in tags for found in set(_EMAIL.findall(text)))
 
 
 def parameters() -> dict[str, bytes]:

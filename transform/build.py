@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from transform.inputs import EVERYTHING, Changed, Inputs
 from transform.raw_tables import complete, lacking_error
 from warehouse import clock, storage
+from warehouse import restate as waiting
 from warehouse.errors import FindingsFound, StepFailed, UsageError
 from warehouse.settings import ROOT, settings
 
@@ -47,6 +48,7 @@ def build(restate: Sequence[str] = ()) -> Built:
         raw = complete(connection)
         inputs = Inputs.now(connection, ROOT)
         changed = inputs.changed(connection) if _stands() else EVERYTHING
+        restate = [*dict.fromkeys([*restate, *(waiting.waiting(connection) if _stands() else ())])]
         if not changed and not restate:
             return Built(models=[], planned=False)
         inputs.forget(connection, changed)
@@ -56,6 +58,7 @@ def build(restate: Sequence[str] = ()) -> Built:
         raise lacking_error(error, raw.lacking) if raw.lacking else error from None
     with storage.open_warehouse() as connection:
         inputs.remember(connection)
+        waiting.done(connection)
     return built
 
 

@@ -60,10 +60,11 @@ def client(given: BucketSettings) -> "S3Client":
     return connect(given.endpoint_url, given.region, given.access_key_id, given.secret_access_key, **waits, tries=_TRIES)
 
 
+@lru_cache(maxsize=16)
 def connect(
     endpoint_url: str | None, region: str | None, key: SecretStr | None, secret: SecretStr | None, *, connect_seconds: float, answer_seconds: float, tries: int
 ) -> "S3Client":  # fmt: skip
-    """A client with bounded waits, for whoever needs others than `client` has.
+    """A client with bounded waits, for whoever needs others than `client` has; the same for the same arguments, since making one takes a while.
 
     Args:
         connect_seconds: for the store to take the connection.

@@ -34,6 +34,7 @@ class PrivacySettings(BaseModel):
         anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
         vault: file with the keys of persons (docs/how-to/vault.md); outside of what backups keep.
         vault_key: what wraps those keys; it is given to who may read what is sealed, and to loads that seal.
+        signing_key: the private key (Ed25519) that signs certificates of erasures; without it they are sealed alone.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -44,6 +45,7 @@ class PrivacySettings(BaseModel):
     anchors: Path | None = None
     vault: Path | None = None
     vault_key: SecretStr | None = None
+    signing_key: SecretStr | None = None
 
     @field_validator("hmac_key", "vault_key")
     @classmethod
@@ -277,7 +279,7 @@ def _given_secrets() -> list[str]:
             for name, value in os.environ.items()
             if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET", "SMTP_URL", "HEARTBEAT_URL"))
         ]
-    own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key)
+    own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key, now.privacy.signing_key)
     given = [secret.get_secret_value() for secret in own if secret is not None]
     given += [secret.get_secret_value() for secret in (now.privacy.hmac_keys_before or {}).values()]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]

@@ -95,6 +95,31 @@ class SpoolBucket:
         with named_errors(self._given, self._setting):
             self._client.delete_object(Bucket=self._given.bucket, Key=self._folder + name)
 
+    def forget_past(self) -> int:
+        """Remove what a bucket with versions still keeps of objects that were removed. Returns how many versions it does not let go.
+
+        A bucket without versions has none, and a store that knows no versions answers so.
+        """
+        from botocore.exceptions import ClientError
+
+        left = 0
+        with named_errors(self._given, self._setting):
+            try:
+                pages = list(self._client.get_paginator("list_object_versions").paginate(Bucket=self._given.bucket, Prefix=self._folder))
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in ("NotImplemented", "MethodNotAllowed"):
+                    return 0
+                raise
+        versions: list[Any] = [one for page in pages for one in (*page.get("Versions", []), *page.get("DeleteMarkers", []))]
+        for one in versions:
+            if one.get("VersionId") in (None, "", "null") or (one["IsLatest"] and "ETag" in one):
+                continue
+            try:
+                self._client.delete_object(Bucket=self._given.bucket, Key=one["Key"], VersionId=one["VersionId"])
+            except ClientError:  # locked, or not allowed: told, and never a reason to leave the rest
+                left += "ETag" in one
+        return left
+
 
 class _OpenObject:
     """An object that one write makes, and that is complete then."""

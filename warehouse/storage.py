@@ -73,8 +73,11 @@ def scratch(*, may_spill: bool = False) -> "DuckDBPyConnection":
 
 
 @contextmanager
-def open_warehouse(*, read_only: bool = False) -> Iterator["DuckDBPyConnection"]:
+def open_warehouse(*, read_only: bool = False, file: Path | None = None) -> Iterator["DuckDBPyConnection"]:
     """Open the warehouse as its writer (hold the lease) or, when nobody writes, read-only.
+
+    Args:
+        file: another home's DuckDB file, of the same name; this home's, or MotherDuck, unless given.
 
     Raises:
         LeaseHeld: another process has the file open.
@@ -85,7 +88,7 @@ def open_warehouse(*, read_only: bool = False) -> Iterator["DuckDBPyConnection"]
 
     now = settings()
     try:
-        connection = _connect_motherduck() if now.storage == "motherduck" else _connect_file(read_only)
+        connection = _connect_motherduck() if now.storage == "motherduck" and file is None else _connect_file(file or now.warehouse_file, read_only)
     except duckdb.IOException as error:
         if "lock" in str(error):
             raise LeaseHeld(
@@ -121,10 +124,9 @@ def require_free_space(megabytes: int) -> None:
         )
 
 
-def _connect_file(read_only: bool) -> "DuckDBPyConnection":
+def _connect_file(file: Path, read_only: bool) -> "DuckDBPyConnection":
     import duckdb
 
-    file = settings().warehouse_file
     if read_only and not file.exists():
         raise StepFailed(f"there is no warehouse yet at {file}.", mend="`warehouse run` makes it")
     file.parent.mkdir(parents=True, exist_ok=True)

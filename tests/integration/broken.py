@@ -2,6 +2,7 @@
 
 from integration import (
     broken_acquisition,
+    broken_consent,
     broken_customers,
     broken_google_analytics,
     broken_revenue,
@@ -11,4 +12,7 @@ from integration import (
     broken_zendesk,
 )
 
-OTHERS = (broken_stripe, broken_google_analytics, broken_zendesk, broken_subscriptions, broken_revenue, broken_customers, broken_support, broken_acquisition)
+OTHERS = (
+    broken_stripe, broken_google_analytics, broken_zendesk, broken_subscriptions, broken_revenue, broken_customers, broken_support, broken_acquisition,
+    broken_consent,
+)  # fmt: skip

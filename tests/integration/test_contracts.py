@@ -16,6 +16,8 @@ import duckdb
 import pytest
 from integration.broken_acquisition import BROKEN as BROKEN_ACQUISITION
 from integration.broken_acquisition import GOOD as GOOD_ACQUISITION
+from integration.broken_consent import BROKEN as BROKEN_CONSENT
+from integration.broken_consent import GOOD as GOOD_CONSENT
 from integration.broken_customers import BROKEN as BROKEN_CUSTOMERS
 from integration.broken_customers import GOOD, WARNINGS
 from integration.broken_google_analytics import BROKEN as BROKEN_ANALYTICS
@@ -101,6 +103,7 @@ BROKEN: list[tuple[str, str | None, str, str]] = [
     *BROKEN_ANALYTICS,
     *BROKEN_ZENDESK,
     *BROKEN_CUSTOMERS,
+    *BROKEN_CONSENT,
     *BROKEN_SUPPORT,
     *BROKEN_ACQUISITION,
     *((RETENTION, "retention_rate", "between_0_and_1", _one(RETENTION, f"retention_rate = {rate}")) for rate in (-0.000001, 1.000001)),
@@ -115,7 +118,7 @@ def _good(table: str, column: str, data_type: str) -> str:
         return "i::VARCHAR"
     if table.startswith("raw_stripe.") and column == "currency":
         return "'eur'"
-    return (GOOD | GOOD_SUPPORT | GOOD_ACQUISITION).get((table, column)) or COLUMNS.get(column, VALUES[data_type])
+    return (GOOD | GOOD_SUPPORT | GOOD_ACQUISITION | GOOD_CONSENT).get((table, column)) or COLUMNS.get(column, VALUES[data_type])
 
 
 @pytest.fixture(scope="module")

@@ -1,25 +1,23 @@
 """Erased means erased: a search of every byte of the home finds nothing, also after a kill, after the next load and after a rebuild."""
 
-import base64
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from integration.byte_search import found_in
 
 from demo.server import Server
 from pipelines import landing
+from pipelines.compare import compare
 from pipelines.rebuild import rebuild
-from privacy import erase, erasures, files, policy, retention, subjects
+from privacy import erase, erasures, policy, retention, subjects
 from tests.conftest import KEY, Company, ask, call, load_postgres
 from warehouse import clock, ledger, spool_format, storage
 from warehouse import settings as settings_module
@@ -48,38 +46,6 @@ MOMENTS = {
     "before the published copies": "files.erase_published = die",
     "before the swap": "files.flush_file = lambda path: die() if path.suffix == '.compact' else None",
 }
-
-
-def encodings(text: str) -> set[bytes]:
-    """A text as it may stand somewhere: plain, in other alphabets and byte orders, quoted for links and JSON."""
-    data = text.encode()
-    shifted = {base64.b64encode(b"x" * shift + data)[4 if shift else 0 : -4] for shift in range(3)}
-    both = {data, text.encode("utf-16-le"), text.encode("utf-16-be"), data.hex().encode(), quote(text).encode(), json.dumps(text)[1:-1].encode()} | shifted
-    return both | {text.lower().encode(), text.replace("@", "\\u0040").encode()}
-
-
-def found_in(home: Path, texts: set[str]) -> dict[str, set[str]]:
-    """File -> the texts that stand in it; Parquet, DuckDB and SQLite are searched by their bytes and by their values."""
-    wanted = {text: encodings(text) for text in texts}
-    found: dict[str, set[str]] = {}
-    for file in sorted(path for path in home.rglob("*") if path.is_file() and "duckdb_extensions" not in path.parts):
-        content = file.read_bytes() + _values(file)
-        if hits := {text for text, forms in wanted.items() if any(form in content for form in forms)}:
-            found[str(file.relative_to(home))] = hits
-    return found
-
-
-def _values(file: Path) -> bytes:
-    if file.suffix == ".parquet":
-        return repr(pq.read_table(file).to_pydict()).encode()
-    if file.suffix == ".duckdb":
-        with duckdb.connect(str(file), read_only=True) as connection:
-            tables = connection.execute("SELECT schema_name, table_name FROM duckdb_tables()").fetchall()
-            return b"".join(repr(connection.execute(f'SELECT * FROM {schema}."{table}"').fetchall()).encode() for schema, table in tables)
-    if file.suffix == ".sqlite":
-        connection = sqlite3.connect(file)
-        return "\n".join(connection.iterdump()).encode()
-    return b""
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +201,20 @@ def test_a_person_does_not_come_back_by_a_load_or_a_rebuild(world: tuple[Path, C
     assert not {name for name in found_in(home, wanted()) if "postgres" in name}
 
 
+def test_a_comparison_tells_the_erased_apart_and_still_finds_what_is_lost(world: tuple[Path, Company]) -> None:
+    _, company = world
+    erased("user:42")
+    with ledger.run("compare postgres") as run, lease("test"):
+        compared = {one.table: one for one in compare("postgres", [], run)}
+    assert [one.summary for one in compared.values()] == ["equal", "equal"]
+    assert (compared["users"].erased, compared["orders"].erased) == (1, company.rows("SELECT count(*) FROM shop.orders WHERE user_id = 42")[0][0])
+    assert "erased persons" in compared["orders"].notes[-1]
+    with storage.open_warehouse() as connection:
+        connection.execute("DELETE FROM raw_postgres.orders WHERE id = (SELECT max(id) FROM raw_postgres.orders WHERE user_id < 0)")
+    with ledger.run("compare postgres") as run, lease("test"):
+        assert compare("postgres", ["orders"], run)[0].missing == 1, "what is to be kept, and is not there, is a difference"
+
+
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_in_the_middle_it_goes_on_and_says_so(world: tuple[Path, Company], moment: str) -> None:
     home, _ = world
@@ -306,18 +286,3 @@ def test_rows_go_when_they_are_older_than_they_are_kept_and_loads_do_not_bring_t
     with ledger.run("rebuild postgres") as run:
         rebuild("postgres", run)
     assert ask("SELECT count(*) FROM raw_postgres.orders") == kept
-
-
-def test_a_restore_erases_again_and_refuses_a_ledger_that_is_older(kept: tuple[Path, Company], world: tuple[Path, Company], fails: Any) -> None:
-    home, _ = world
-    erased("user:42")
-    at = erasures.position()
-    before, _ = kept
-    for name in ("warehouse.duckdb", "landing"):  # as a restore from before the erasure would
-        shutil.rmtree(home / name) if (home / name).is_dir() else (home / name).unlink()
-        (shutil.copytree if (before / name).is_dir() else shutil.copy)(before / name, home / name)
-    with storage.open_warehouse() as connection:
-        assert "ledger of erasures" in fails(erasures.replay, connection, at_least=at + 1).what
-        assert erasures.replay(connection, settings().landing, at_least=at).position == at
-    files.compact(settings().warehouse_file)
-    assert found_in(home, wanted()) == {}

@@ -13,7 +13,6 @@ from integration.object_stores import Backups
 
 from backup.drill import drill_warehouse
 from backup.encryption import Damaged, WrongKey
-from backup.manifest import Manifest
 from backup.restore import Choice, Restored, restore_warehouse
 from backup.store import StoreFailed, stores
 from backup.take import take_warehouse
@@ -161,27 +160,6 @@ def test_what_is_not_equal_is_not_restored(filled: Path, tmp_path: Path, monkeyp
     )
     monkeypatch.setattr(Choice, "read", lambda self, id_: other)
     assert "by rows only" in restored(tmp_path / "back").notes[0]
-
-
-def test_erasures_are_replayed_before_the_place_appears_and_refused_when_nothing_can(
-    filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: Fails
-) -> None:
-    backup = take_warehouse(METRICS, 0).backup.model_copy(update={"erasures": "position 7"})
-    monkeypatch.setattr(Choice, "read", lambda self, id_: backup)
-    assert "cannot replay" in fails(restored, tmp_path / "back").what
-    seen = []
-
-    def replay(folder: Path, of: Manifest) -> None:
-        seen.append((of.erasures, (folder / "warehouse.duckdb").exists(), (tmp_path / "back").exists()))
-
-    restored(tmp_path / "back", replay=replay)
-    assert seen == [("position 7", True, False)]
-
-    def broken(folder: Path, of: Manifest) -> None:
-        raise StepFailed("the erasure ledger is missing")
-
-    assert "ledger is missing" in fails(restored, tmp_path / "again", replay=broken).what
-    assert not (tmp_path / "again").exists()
 
 
 # -- drills ---------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from demo.server import Server
 from pipelines import landing
 from pipelines.load import load
 from pipelines.rebuild import rebuild
-from privacy import audit, erase, erasures, keys, rotate, subjects, vault, vault_keys
+from privacy import audit, erase, erasures, keys, records, replay, rotate, subjects, vault, vault_keys
 from tests.conftest import KEY, Company, ask, call, load_postgres
 from warehouse import clock, ledger, storage
 from warehouse.errors import UsageError, WarehouseError
@@ -28,7 +28,7 @@ MASTER = "a master key of the tests, longer than thirty-two"
 ZOE, ANN = "zoe.unique@example.com", "ann.unique@example.com"
 _KILLED = """
 import os, signal
-from privacy import chain, files, key_state, records, rekey, vault_keys
+from privacy import chain, files, key_state, rekey, rekey_records, vault_keys
 from cli.main import main
 def die(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -37,7 +37,7 @@ main()
 """
 _SET = {"PRIVACY__HMAC_KEY": KEY, "PRIVACY__VAULT_KEY": MASTER}
 MOMENTS = [
-    "records.seal_anew = die",  # when the vault has new names
+    "rekey_records.seal_anew = die",  # when the vault has new names
     "chain.Chain._note = die",  # between a record and its anchor
     "rekey._raw = lambda connection, really=rekey._raw: (really(connection), die())",
     "files._replace = lambda *given, really=files._replace: (really(*given), die())",  # after the first landed file
@@ -167,7 +167,7 @@ def test_killed_at_every_moment_it_ends_with_everything_hashed_again(changed: Co
         assert files_with(home, text) == []
     for package in [*landing.packages("postgres"), *landing.packages("stripe")]:
         landing.verify(package)
-    assert audit.problems() == []
+    assert records.problems() == []
     assert erase.is_genuine(certificate), "one that was handed out stays genuine"
     assert erase.is_genuine(erase.certificate_file(1).read_text())
     assert [line["what"] for line in audit.trail().lines()][-1] == "rotate-key"
@@ -197,8 +197,7 @@ def test_afterwards_loads_fit_what_was_erased_stays_erased_and_backups_from_befo
     shutil.rmtree(home / "landing")
     shutil.move(home / "old.duckdb", home / "warehouse.duckdb")
     shutil.move(home / "old_landing", home / "landing")
-    with storage.open_warehouse() as connection:
-        erasures.replay(connection, settings().landing, at_least=1)
+    replay.replay_home(home, ["1:"])
     assert ask("SELECT id, email_hash FROM raw_postgres.users ORDER BY id") == held
     assert vault_keys.destroy([(subjects.tag("postgres", "43"), "2100-01-01T00:00:00+00:00")]) == 1, "the vault knows its persons by their new tags"
 

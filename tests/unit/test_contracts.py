@@ -68,7 +68,7 @@ def test_every_contract_of_the_project_is_valid_and_stands_alone_in_its_folder()
         "marts.date_dim", "marts.identity_map", "marts.customer_360", "marts.customer_predictions", "marts.churned_customers",
         "marts.schedule_history", "marts.business_hours", "marts.ticket_status_history", "marts.ticket_facts", "marts.ticket_backlog_daily",
         "marts.support_daily", "marts.acquisition_daily", "marts.funnel_daily", "marts.attribution", "marts.marketing_spend",
-        "marts.customer_acquisition_cost",
+        "marts.customer_acquisition_cost", "raw_privacy.consents", "staging.stg_privacy__consents", "marts.consents", "marts.marketing_audience",
         *(f"{schema}{name}" for schema in ("raw_stripe.", "staging.stg_stripe__") for name in stripe().tables),
         *(f"raw_google_analytics.{table}" for table in analytics), *(f"staging.stg_google_analytics__{table}" for table in analytics),
         *(f"raw_zendesk.{name}" for name in zendesk().tables), *(f"staging.stg_zendesk__{name}" for name in STAGED_OF_ZENDESK),
