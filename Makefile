@@ -8,7 +8,7 @@ export SQLMESH__DISABLE_ANONYMIZED_ANALYTICS := true
 export RUNTIME__DLTHUB_TELEMETRY := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-stop demo-reset test trials trials-backup trials-monitoring lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup bench-erasure lock clean
+.PHONY: help setup demo demo-stop demo-reset test trials trials-backup trials-monitoring lint format dictionary bench bench-postgres bench-webhooks bench-models bench-backup bench-erasure bench-privacy lock clean
 
 help:  ## Show what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -84,6 +84,9 @@ bench-backup: setup  ## Measure taking and restoring backups of 2 GB each; WITH=
 
 bench-erasure: setup  ## Measure the erasure of one and of 1,000 of a million users with 20 M orders
 	@$(BIN)/python -m tests.bench_erasure $(WITH)
+
+bench-privacy: setup  ## Measure pseudonyms, the vault and a change of key; half a minute
+	@$(BIN)/python -m tests.bench_privacy
 
 lock:  ## Resolve pyproject.toml anew into requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml --output-file requirements.lock

@@ -246,13 +246,12 @@ class _People:
         if not numbers:
             return _Ciphers([None], np.zeros(self._rows, np.int64))
         matrix = np.sort(np.stack(numbers, axis=1), axis=1)
-        if matrix.shape[1] == 1:
-            different, which = np.unique(matrix[:, 0], return_inverse=True)
-            different = different.reshape(-1, 1)
-        else:
-            joined = np.ascontiguousarray(matrix).view(np.dtype((np.void, 8 * matrix.shape[1]))).ravel()
-            _, first, which = np.unique(joined, return_index=True, return_inverse=True)
-            different = matrix[first]
+        order = np.lexsort(matrix.T)
+        ordered = matrix[order]
+        begins = np.concatenate(([True], np.any(ordered[1:] != ordered[:-1], axis=1)))[: self._rows]
+        which = np.empty(self._rows, np.int64)
+        which[order] = np.cumsum(begins) - 1
+        different = ordered[begins]
         return _Ciphers([self._cipher(tuple(dict.fromkeys(row))) for row in different.tolist()], which)
 
     def _cipher(self, numbers: tuple[int, ...]) -> tuple[bytes, Any] | None:
@@ -328,6 +327,11 @@ def _head_of(value: bytes) -> bytes:
     if value[:1] != bytes((_VERSION,)) or len(value) < end + _KIND + _NONCE:
         raise StepFailed("a sealed value is none, or was made by a newer version of this project.", mend="read it from an unaltered copy")
     return value[:end]
+
+
+def numbers_of(value: bytes) -> list[int]:
+    """The numbers of the keys that a sealed value needs."""
+    return _numbers(_head_of(value))
 
 
 def _numbers(head: bytes) -> list[int]:

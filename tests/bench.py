@@ -8,7 +8,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from warehouse.console import say
@@ -22,7 +21,6 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--runs", type=int, default=5)
     runs = arguments.parse_args().runs
-    _pseudonyms(runs)
     home = Path(tempfile.mkdtemp(prefix="warehouse_bench_"))
     os.environ["WAREHOUSE_HOME"] = str(home)
     reload()
@@ -68,24 +66,6 @@ def _report(name: str, measured: list[tuple[float, float, float]], bar: str) -> 
         values = [one[index] for one in measured]
         figures[unit] = {"median": round(statistics.median(values), 2), "min": round(min(values), 2), "max": round(max(values), 2)}
     say(json.dumps({"what": name, **figures, "bar": bar, "runs": len(measured)}))
-
-
-def _pseudonyms(runs: int) -> None:
-    import duckdb
-
-    from privacy.pseudonyms import hmac_parameters, keyed_hash, normalised_email
-
-    with duckdb.connect(config={"threads": 2}) as connection:
-        connection.execute("CREATE TABLE emails AS SELECT 'User' || range || '@example.com' AS email FROM range(1000000)")
-        query = f"CREATE OR REPLACE TABLE hashes AS SELECT {keyed_hash(normalised_email('email'))} AS hash FROM emails"
-        seconds = [_seconds(lambda: connection.execute(query, hmac_parameters(b"k" * 32))) for _ in range(runs)]
-    say(json.dumps({"what": "keyed hashes of distinct emails, 2 threads", "million_per_s": round(1 / statistics.median(seconds), 2), "runs": runs}))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    began = time.monotonic()
-    work()
-    return time.monotonic() - began
 
 
 def _forget(home: Path) -> None:
