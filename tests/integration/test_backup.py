@@ -354,3 +354,25 @@ def test_the_command_line_takes_lists_verifies_and_brings_back(filled: Path, bac
         ("verify", "findings"),
         ("uncover", "succeeded"),
     }
+
+
+def test_a_clock_that_was_of_the_future_neither_holds_up_backups_nor_deletes_them(filled: Path, backups: Backups, setting: Setting) -> None:
+    backups.write(lock_days=None, warehouse="{every: 1d, keep: 2d, stores: [a, b]}")
+    now = datetime.now(UTC)
+    for days in (400, 401, 402):
+        setting("WAREHOUSE_NOW", (now + timedelta(days=days)).isoformat())
+        backed_up()
+    setting("WAREHOUSE_NOW", (now + timedelta(days=3)).isoformat())
+    assert is_due("warehouse", kept("warehouse"))
+    taken = backed_up()
+    assert taken.backup.id in manifest.listed(stores()["a"], "warehouse")
+    assert not is_due("warehouse", kept("warehouse"))
+
+
+def test_a_package_that_is_damaged_before_it_is_first_kept_is_told(filled: Path) -> None:
+    file = sorted(filled.glob("landing/postgres/*/*/*.parquet"))[0]
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    assert [file.parent.name in one and "damaged on this machine" in one for one in backed_up().failed] == [True]
