@@ -1,6 +1,6 @@
 """Who is told of what: after each run, and by `warehouse alert`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cli import tables
@@ -20,17 +20,31 @@ def after_run(run: "Run", error: BaseException | None, refused: Sequence[tuple[s
 
     Never raises: the run's own result must stay what the operator sees.
     """
-    from monitoring.failures import record_run
+    _tell(lambda rules: _record(run, error, refused, rules))
+    if error is None or isinstance(error, FindingsFound):
+        _heartbeat()
 
+
+def after_comparison(run: "Run", error: BaseException | None) -> None:
+    """The same after a command that only looks: that it went well says nothing of a run that failed, and is no beat."""
+    is_failure = error is not None and not isinstance(error, FindingsFound)
+    _tell(lambda rules: _record(run, error, [], rules) if is_failure else None)
+
+
+def _tell(record: "Callable[[Rules], None]") -> None:
     try:
         rules = _rules()
-        record_run(run, error, refused, rules, clock.now())
+        record(rules)
         _say(route(rules))
     except Exception as problem:  # what is queued stays queued, and the next run tries again
         logger.exception("alerts")
         complain(f"alerts were not sent: {type(problem).__name__}: {problem}")
-    if error is None or isinstance(error, FindingsFound):
-        _heartbeat()
+
+
+def _record(run: "Run", error: BaseException | None, refused: Sequence[tuple[str, str]], rules: "Rules") -> None:
+    from monitoring.failures import record_run
+
+    record_run(run, error, refused, rules, clock.now())
 
 
 def alert(*, dry_run: bool, acknowledge: str | None) -> None:

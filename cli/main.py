@@ -131,7 +131,7 @@ def compare(source: str | None, tables: tuple[str, ...], as_json: bool) -> None:
     something differs, the first keys are named with the columns that differ, never values; each such table is a finding that
     people are told of. Exit code 1 when something differs.
     """
-    from cli.run import compare_sources
+    from cli.compare import compare_sources
 
     compare_sources(source, tables, as_json=as_json)
 

@@ -1,10 +1,8 @@
 """The verbs that do work, and the order of a scheduled run. Each is recorded in the ledger and holds the lease."""
 
-import json
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 from cli import tables
@@ -12,7 +10,7 @@ from cli.alert import after_run
 from cli.check import show
 from cli.demo_company import start_if_needed
 from warehouse import clock, ledger, storage
-from warehouse.console import log_to_file, logger, progress, say
+from warehouse.console import log_to_file, logger, progress
 from warehouse.errors import FindingsFound, LeaseHeld
 from warehouse.lease import lease
 from warehouse.settings import settings
@@ -114,37 +112,6 @@ def check_all(*, as_json: bool, junit: "Path | None", alert: bool) -> None:
             step.rows_out = len(old)
         findings += record(routed(old), origin="backup", now=clock.now())
         show(findings, left_out, as_json=as_json, junit=junit, alert=alert)
-
-
-def compare_sources(source: str | None, names: Sequence[str], *, as_json: bool) -> None:
-    """Compare a source's raw tables, or those of every configured source that can be compared, with the source."""
-    from monitoring.book import record
-    from monitoring.differences import findings_of
-    from monitoring.rules import routed
-    from pipelines.compare import able, compare
-
-    command = f"compare {source}" if source else "compare"
-    with recorded(command, after=lambda run, error: after_run(run, error, [])) as run:
-        start_if_needed()
-        compared = []
-        for one in [source] if source else [name for name in able() if settings().is_configured(name)]:
-            of_source = compare(one, names, run)
-            looked_at = partial(_is_among, {f"raw_{one}.{each.table}" for each in of_source})
-            record(routed(findings_of(of_source, clock.now())), origin="compare", now=clock.now(), looked_at=looked_at)
-            compared += of_source
-        if as_json:
-            for each in compared:
-                say(json.dumps(each.as_json()))
-        else:
-            tables.compared(compared)
-        wrong = [each for each in compared if not each.is_equal]
-        if wrong:
-            what = f"{len(wrong)} of {len(compared)} tables differ from {source or 'their source'}: " + ", ".join(each.table for each in wrong)
-            raise FindingsFound(what, mend="docs/runbooks/which-number-is-right.md says what each difference means and what to do")
-
-
-def _is_among(tables: Collection[str], _check: str, table: str) -> bool:
-    return table in tables
 
 
 def publish_all() -> None:

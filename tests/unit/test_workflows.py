@@ -33,6 +33,7 @@ NEEDS = {
     "backup run deep_archive": ARCHIVES,
     "drill": ARCHIVES | {"BACKUP__IDENTITIES"},
     "run": TELLS,
+    "compare": OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "PRIVACY__HMAC_KEY"} | {f"ALERTS__{part}" for part in ALERTS if part != "HEARTBEAT_URL"},
     "load": LOADS,
     "doctor": LOADS,
     "check": OPENS,
