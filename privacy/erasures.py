@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from privacy import records, vault_keys
+from privacy import keys, records, vault_keys
 from privacy.chain import Chain
 from privacy.rows import Finder, clean_trees, find, is_of_persons, turn_of
 from privacy.subjects import bind_tags
@@ -69,15 +69,15 @@ def position() -> int:
     return ledger().head()[0] if ledger().path.exists() or ledger().anchor.exists() else 0
 
 
-def begin(named: Iterable[str], keys: Iterable[str], emails: Iterable[str] = ()) -> int:
+def begin(named: Iterable[str], known: Iterable[str], emails: Iterable[str] = ()) -> int:
     """Note an erasure before anything is erased, durable: from now on no load brings the subjects back. Returns its number.
 
     Args:
-        named, keys: tags.
-        emails: keyed hashes of the emails among the keys; kept sealed, for `privacy.records` to tag them anew when a key is changed.
+        named, known: tags.
+        emails: keyed hashes of the emails among them; kept sealed, for `privacy.records` to tag them anew when a key is changed.
     """
     named = tuple(named)
-    content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *keys})}
+    content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *known})}
     return ledger().append({**content, "emails": [records.sealed_email(one) for one in sorted(emails)]})
 
 
@@ -225,7 +225,8 @@ def replay(connection: "DuckDBPyConnection", landing: Path | None = None, *, at_
             mend="put the newest copy of the folder PRIVACY__ERASURES in place and restore again",
         )
     vault_keys.rename()
-    rekeyed = rekey(connection, landing) if not key_state.is_current(connection) else {}
+    key_state.known(connection)
+    rekeyed = rekey(connection, landing) if len(keys.ring()) > 1 else {}  # of the landing zone packages from before may have come back
     if not bind(connection):
         return Replayed(rekeyed, found)
     vault_keys.destroy(tags())
