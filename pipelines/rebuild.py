@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 from pipelines import landing, raw, raw_shape
 from pipelines.load import Loaded, mark_known
-from privacy import key_state
+from privacy import key_state, rekey
 from warehouse import storage
 from warehouse.console import progress
 from warehouse.errors import StepFailed
 from warehouse.ledger import Run
+from warehouse.settings import settings
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -23,6 +24,7 @@ def rebuild(source: str, run: Run) -> list[Loaded]:
     """
     with run.step("rebuild", source) as step, storage.open_warehouse() as connection, progress(f"rebuilding {source}"):
         key_state.check(connection)
+        rekey.rekey_landing(connection, settings().landing)
         mark_known(source, connection)
         kept: dict[str, list[landing.Package]] = {}
         for package in landing.packages(source):

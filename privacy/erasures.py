@@ -98,15 +98,15 @@ def require(marks: Iterable[str]) -> None:
             raise StepFailed(what, mend=f"put the right one into {settings().erasures}: docs/runbooks/erasure.md says how to tell")
 
 
-def begin(named: Iterable[str], keys: Iterable[str], emails: Iterable[str] = ()) -> int:
+def begin(named: Iterable[str], known: Iterable[str], emails: Iterable[str] = ()) -> int:
     """Note an erasure before anything is erased, durable: from now on no load brings the subjects back. Returns its number.
 
     Args:
-        named, keys: tags.
-        emails: keyed hashes of the emails among the keys; kept sealed, for `privacy.rekey_records` to tag them anew when a key is changed.
+        named, known: tags.
+        emails: keyed hashes of the emails among them; kept sealed, for `privacy.rekey_records` to tag them anew when a key is changed.
     """
     named = tuple(named)
-    content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *keys})}
+    content = {"event": _BEGUN, "at": clock.now().isoformat(), "key_id": settings().privacy.hmac_key_id, "named": named, "tags": sorted({*named, *known})}
     return ledger().append({**content, "emails": [rekey_records.sealed_email(one) for one in sorted(emails)]})
 
 

@@ -56,8 +56,7 @@ def rekey(connection: "DuckDBPyConnection", landing: Path | None) -> dict[str, i
     offer_keys(connection)
     changed = _raw(connection)
     if landing is not None:
-        landed = files.erase_landing(connection, landing, find=find_old, is_concerned=has_pseudonyms)
-        changed |= {f"landing/{place}": count for place, count in landed.items()}
+        changed |= rekey_landing(connection, landing)
     if since < len(keys.ring()):
         changed |= _built(connection, since)
     connection.begin()
@@ -65,6 +64,15 @@ def rekey(connection: "DuckDBPyConnection", landing: Path | None) -> dict[str, i
     connection.execute(f"DROP TABLE IF EXISTS {_DONE}")
     connection.commit()
     return changed
+
+
+def rekey_landing(connection: "DuckDBPyConnection", landing: Path) -> dict[str, int]:
+    """Hash the pseudonyms of a landing zone again, also of packages that were put back from before a change of key; package -> rows."""
+    if len(keys.ring()) == 1:
+        return {}
+    offer_keys(connection)
+    landed = files.erase_landing(connection, landing, find=find_old, is_concerned=has_pseudonyms)
+    return {f"landing/{place}": count for place, count in landed.items()}
 
 
 def has_pseudonyms(source: str, table: str) -> bool:

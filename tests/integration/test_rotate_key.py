@@ -199,6 +199,8 @@ def test_afterwards_loads_fit_what_was_erased_stays_erased_and_backups_from_befo
     shutil.move(home / "old_landing", home / "landing")
     replay.replay_home(home, ["1:"])
     assert ask("SELECT id, email_hash FROM raw_postgres.users ORDER BY id") == held
+    landed = [package.file for package in landing.packages("postgres", "users")]
+    assert {key for file in landed for key in pq.read_table(file).column("_privacy_key_id").to_pylist()} == {"k2"}
     assert vault_keys.destroy([(subjects.tag("postgres", "43"), "2100-01-01T00:00:00+00:00")]) == 1, "the vault knows its persons by their new tags"
 
 
