@@ -20,8 +20,9 @@ WAREHOUSE = ".venv/bin/warehouse"
 MAKE = {"make setup", "make lint", "make test", "make demo"}
 # What each verb cannot do without on a machine that has nothing: the verbs that open the warehouse, and those that load.
 OPENS = {"MOTHERDUCK_TOKEN", "WAREHOUSE_STATE_CREDENTIALS"}
-LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY", "PRIVACY__HMAC_KEY"}
+LOADS = OPENS | {"SOURCES__POSTGRES__CREDENTIALS", "SOURCES__STRIPE__STRIPE_SECRET_KEY"}
 LOADS |= {f"SOURCES__GOOGLE_ANALYTICS__{name}" for name in ("PROPERTY_IDS", "CREDENTIALS", "START_DATE")}
+LOADS |= {"PRIVACY__HMAC_KEY", "PRIVACY__HMAC_KEY_ID", "PRIVACY__HMAC_KEYS_BEFORE"}  # both others unset until the key is changed
 LOADS |= {f"SOURCES__ZENDESK__{part}" for part in ("BASE_URL", "CLIENT_ID", "CLIENT_SECRET")}
 ALERTS = ("PAGERDUTY_ROUTING_KEY", "SLACK_TOKEN", "SLACK_CHANNEL", "SMTP_URL", "EMAIL_FROM", "EMAIL_TO", "HEARTBEAT_URL")
 TELLS = LOADS | {f"ALERTS__{part}" for part in ALERTS}
