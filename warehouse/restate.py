@@ -27,6 +27,7 @@ def waiting(connection: "DuckDBPyConnection") -> list[str]:
 
 def done(connection: "DuckDBPyConnection") -> None:
     """After a build that succeeded: none waits any longer."""
+    _create(connection)
     connection.execute("DELETE FROM ops.to_restate")
 
 
