@@ -144,10 +144,8 @@ def copies_of(backup: str, only: StoreName | None = None) -> tuple[list[Copy], l
     found: list[Copy] = []
     notes: list[str] = []
     failure: StepFailed | None = None
-    for kind in (kind for kind in ARCHIVES if kind in configured().data):
-        for name, store in stores(kind).items():
-            if only not in (None, name):
-                continue
+    for kind in (kind for kind in ARCHIVES if kind in configured(only).data):
+        for store in stores(kind, only).values():
             try:
                 listed = manifest.listed(store, kind)
                 if backup in listed:

@@ -104,10 +104,9 @@ def drill_archive(what: Kind, seed: int, only: StoreName | None = None) -> list[
 def _thawing(what: Kind, only: StoreName | None) -> list[str]:
     """The backups of which something was asked for; none where nothing has to be."""
     found = []
-    for name, store in stores(what).items():
-        if only in (None, name):
-            held = store.held(f"{what}/packs/")
-            found += [key for key, one in held.items() if needs_thaw(one.storage_class) and store.head(one).state in ("thawing", "open")]
+    for store in stores(what, only).values():
+        held = store.held(f"{what}/packs/")
+        found += [key for key, one in held.items() if needs_thaw(one.storage_class) and store.head(one).state in ("thawing", "open")]
     return sorted(key.rpartition("/")[2].rpartition("-")[0] for key in found)
 
 

@@ -32,6 +32,8 @@ _RELATIONS = """
         AND (table_schema IN ('marts', 'ops') OR table_schema LIKE 'raw\\_%' ESCAPE '\\') ORDER BY ALL
 """
 """What is loaded, what is published, and what ran. Staging views say nothing more, and SQLMesh's own tables are behind the marts."""
+_MEMORY = "256MB"
+"""For DuckDB while it writes files: the whole backup stays below 512 MB, whatever the size of a table."""
 
 
 def take_export(patience: float = PATIENCE) -> Taken:
@@ -83,7 +85,7 @@ def readable(folder: Path, patience: float, also: Sequence[Path] = ()) -> "Itera
         for file in files:
             snapshot.checkpoint(file)
             shutil.copyfile(file, folder / file.name)
-    with closing(duckdb.connect(str(copy), read_only=True, config=storage.duckdb_config())) as connection:
+    with closing(duckdb.connect(str(copy), read_only=True, config={**storage.duckdb_config(), "memory_limit": _MEMORY})) as connection:
         storage.in_utc(connection)
         yield connection
     copy.unlink()
