@@ -15,6 +15,7 @@ from faults.worker import kill_group
 from faults.world import World, expected, only_covered, own_stores, small_disk
 from integration.backup_home import METRICS, content
 
+from backup.drill import drill_warehouse
 from backup.plan import is_due, kept
 from backup.policy import StoreName
 from backup.restore import Choice, restore_warehouse
@@ -76,6 +77,8 @@ def bit_in_store(part: str) -> Fault:
 
     def fault(world: World, chance: random.Random) -> None:
         store = chance.choice(STORES)
+        if part == ".drill":
+            drill_warehouse(METRICS, chance.randrange(100))
         key = chance.choice([key for key in world.backups.keys(store) if key.endswith(part)])
         size = world.backups.servers[store].client(store).head_object(Bucket=world.backups.buckets[store], Key=key)["ContentLength"]
         at = chance.randrange(size)
