@@ -104,6 +104,8 @@ def _raw_files(folder: Path) -> list[tuple[str, str, Path]]:
 def _bring_records(home: Path) -> None:
     """Backups hold no records, and older ones old records: where they are kept inside of homes, the restored one gets those of now."""
     target = home / "erasures"
+    if target.absolute() == settings().erasures.absolute():
+        return
     shutil.rmtree(target, ignore_errors=True)
     if settings().privacy.erasures is None and settings().erasures.exists():
         shutil.copytree(settings().erasures, target)
