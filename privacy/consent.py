@@ -153,10 +153,15 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, fields
 
 
+def _words() -> list[dict[str, Any]]:
+    """The lines that somebody said; others tell of a change of key."""
+    return [line for line in record_of_consents().lines() if "subject" in line]
+
+
 def said_by(tags: set[str]) -> list[dict[str, Any]]:
     """The words on record of the persons with these tags, the oldest first."""
     wanted = ("purpose", "version", "given", "source", "at", "recorded_at")
-    return [{name: line[name] for name in wanted} for line in record_of_consents().lines() if line["subject"] in tags]
+    return [{name: line[name] for name in wanted} for line in _words() if line["subject"] in tags]
 
 
 def expose(connection: "DuckDBPyConnection") -> int:
@@ -170,7 +175,7 @@ def expose(connection: "DuckDBPyConnection") -> int:
     """
     connection.execute("CREATE SCHEMA IF NOT EXISTS raw_privacy")
     connection.execute(f"CREATE OR REPLACE TEMP TABLE _said ({_COLUMNS})")
-    lines = list(record_of_consents().lines())
+    lines = _words()
     if lines:
         make_persons(connection)
         _say_by_tags(connection, lines)

@@ -16,7 +16,7 @@ from demo.server import Server
 from pipelines import landing
 from pipelines.load import load
 from pipelines.rebuild import rebuild
-from privacy import audit, erase, erasures, keys, records, replay, rotate, subjects, vault, vault_keys
+from privacy import audit, consent, erase, erasures, keys, records, replay, rotate, subjects, vault, vault_keys
 from tests.conftest import KEY, Company, ask, call, load_postgres
 from warehouse import clock, ledger, storage
 from warehouse.errors import UsageError, WarehouseError
@@ -68,6 +68,8 @@ def kept(company_server: Server, tmp_path_factory: pytest.TempPathFactory) -> It
         _at_stripe(home)
         with ledger.run("privacy erase") as run, lease("test"):
             erase.erase([subjects.parse("user:42")], run, lambda models: None)
+            consent.record([consent.say(subjects.parse(one), "marketing", is_given=True, source="form") for one in (f"email:{ANN}", "user:44")])
+        (home / "mark").write_text(erasures.mark() or "")
         yield home, company
         admin.cursor().execute(f'DROP DATABASE "{name}" WITH (FORCE)')
     reload()
@@ -145,7 +147,7 @@ def test_another_key_is_refused(
         assert said in fails(load, "postgres", run).what
 
 
-def test_killed_at_every_moment_it_ends_with_everything_hashed_again(changed: Company, home: Path) -> None:
+def test_killed_at_every_moment_it_ends_with_everything_hashed_again(changed: Company, home: Path, fails: Callable[..., WarehouseError]) -> None:
     before = ask("SELECT id, email_hash FROM raw_postgres.users WHERE email_hash IS NOT NULL ORDER BY id")
     digests = ask("SELECT digest FROM sqlmesh__marts.marts__user_dim_history__1 ORDER BY ALL")
     certificate = erase.certificate_file(1).read_text()
@@ -168,6 +170,11 @@ def test_killed_at_every_moment_it_ends_with_everything_hashed_again(changed: Co
     for package in [*landing.packages("postgres"), *landing.packages("stripe")]:
         landing.verify(package)
     assert records.problems() == []
+    mark = (home / "mark").read_text()
+    erasures.require([mark])  # as a backup from before noted it
+    assert "is another one" in fails(erasures.require, [mark[:-1] + ("0" if mark[-1] != "0" else "1")]).what
+    consents = [("postgres", "43", True), ("postgres", "44", True), ("stripe", "cus_Ann", True)]
+    assert ask("SELECT source, source_key, is_given FROM raw_privacy.consents ORDER BY ALL") == consents
     assert erase.is_genuine(certificate), "one that was handed out stays genuine"
     assert erase.is_genuine(erase.certificate_file(1).read_text())
     assert [line["what"] for line in audit.trail().lines()][-1] == "rotate-key"
