@@ -50,6 +50,8 @@ def _all(seed: int, chosen: list[tuple[int, str]], processes: int, keep: Path, m
                 assert process.stdout
                 running.append(process)
                 for line in process.stdout:
+                    if time.monotonic() - began > 60 * minutes:
+                        break  # the end of the time is in it
                     trial = Trial(**json.loads(line))
                     done.append(trial)
                     with keep.open("a") as file:
