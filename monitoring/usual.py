@@ -134,7 +134,8 @@ def _by_weekday(values: "Array", weekdays: "Array", middle: "Callable[..., Array
     import numpy as np
 
     of_each = np.stack([middle(np.where(weekdays == day, values, np.nan), axis=1) for day in range(7)], axis=1)
-    return np.take_along_axis(of_each, weekdays, axis=1)
+    part: Array = np.take_along_axis(of_each, weekdays, axis=1)
+    return part
 
 
 def _centred(values: "Array", middle: "Callable[..., Array]") -> "Array":
@@ -156,7 +157,8 @@ def _mean_before(values: "Array", days: int) -> "tuple[Array, Array]":
     last = np.arange(values.shape[1])
     first = np.maximum(last - days, 0)
     held = counts[:, last] - counts[:, first]
-    return (sums[:, last] - sums[:, first]) / np.maximum(held, 1), held
+    means: Array = (sums[:, last] - sums[:, first]) / np.maximum(held, 1)
+    return means, held
 
 
 def _noise(differences: "Array", chance: "Array", weekdays: "Array") -> "Array":
@@ -171,7 +173,8 @@ def _noise(differences: "Array", chance: "Array", weekdays: "Array") -> "Array":
         far = _FAR * np.sqrt(by_chance + beyond[:, None])
     recent = np.where(np.arange(HISTORY_DAYS) >= HISTORY_DAYS // 2, by_chance, np.nan)
     at_last = np.nanmedian(np.where(weekdays[:, :HISTORY_DAYS] == weekdays[:, -1:], recent, np.nan), axis=1)
-    return np.sqrt(np.where(np.isfinite(at_last), at_last, np.nanmedian(recent, axis=1)) + beyond)
+    noise: Array = np.sqrt(np.where(np.isfinite(at_last), at_last, np.nanmedian(recent, axis=1)) + beyond)
+    return noise
 
 
 def _skew(chance: "Array", noise: "Array") -> "Array":
@@ -179,7 +182,8 @@ def _skew(chance: "Array", noise: "Array") -> "Array":
     import numpy as np
 
     deviation = np.sqrt(np.nanmedian(chance[:, -LEVEL_DAYS:], axis=1))
-    return np.nan_to_num(np.minimum(deviation**4 / noise**3, 1))
+    skew: Array = np.nan_to_num(np.minimum(deviation**4 / noise**3, 1))
+    return skew
 
 
 def _spread(differences: "Array") -> "Array":
