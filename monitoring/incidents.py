@@ -15,6 +15,7 @@ AUDIT = "audit "
 SHAPE = {"schema", "schema change"}
 UNUSUAL = "unusual "
 """What the checks of unusual days are called by: symptoms, never a cause of anything but each other."""
+DELETES = f"{UNUSUAL}deletes"
 _FOLLOWS_FROM_SHAPE = {"schema", "evaluation", "missing", "contract"}
 
 
@@ -62,12 +63,16 @@ def explains(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
         return _explains_stopped_build(cause, finding, lineage)
     if cause.check == RUN_FAILED:
         return finding.check in OUTDATED and lineage.is_above(cause.table, finding.table)
+    if cause.check == "duplicate" and finding.check == "completeness":
+        return cause.table == finding.table or lineage.is_above(cause.table, finding.table)  # rows that are there twice are rows too many
     if RUN_FAILED in (finding.check, cause.check) or cause.check in OUTDATED or finding.check == "freshness":
         follows = OUTDATED - {"freshness"} if cause.check == "freshness" else {cause.check}
         return cause.check in OUTDATED and finding.check in follows and finding.check != "freshness" and lineage.is_above(cause.table, finding.table)
     is_above = lineage.is_above(cause.table, finding.table)
     if cause.check in SHAPE:
-        same_table = cause.table == finding.table and (finding.check == "evaluation" or (cause.check == "schema change" and finding.check == "schema"))
+        is_column = cause.column is not None and cause.column == finding.column
+        is_shape = finding.check == "evaluation" or (cause.check == "schema change" and (finding.check == "schema" or is_column))
+        same_table = cause.table == finding.table and is_shape
         return same_table or (is_above and finding.check in _FOLLOWS_FROM_SHAPE)
     if finding.check in SHAPE:
         return False
@@ -85,6 +90,8 @@ def _explains_stopped_build(cause: Finding, finding: Finding, lineage: Lineage) 
 
 def _explains_unusual(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
     """Whatever is wrong further up, or with the rows of the same table, shows in its days; and fewer rows have smaller sums."""
+    if DELETES in (cause.check, finding.check):
+        return cause.check == DELETES and lineage.is_above(cause.table, finding.table)
     if cause.check.startswith(UNUSUAL):
         is_volume = cause.check.startswith(f"{UNUSUAL}volume") and not finding.check.startswith(f"{UNUSUAL}volume")
         return (is_volume and cause.table == finding.table) or (lineage.is_above(cause.table, finding.table) and cause.check == finding.check)

@@ -29,10 +29,10 @@ LIMIT_LESS = 2.9
 """So many ordinary differences below what is usual are unusual. Losses are what goes wrong most, so most of the false alarms allowed are spent here."""
 LIMIT_MORE = 3.9
 """The same above what is usual."""
-LIMIT_TOGETHER = 3.7
+LIMIT_TOGETHER = 3.9
 """The same, either way, for the mean of the last three days."""
-LEAST_CHANGE = {"amount": math.log(1.25), "share": 0.12}
-"""What must have changed at the least, on the scale that is judged: a quarter of an amount; about 6 points of a share near a half."""
+LEAST_CHANGE = {"amount": math.log(1.22), "share": 0.12}
+"""What must have changed at the least, on the scale that is judged: a fifth of an amount; about 6 points of a share near a half."""
 LEAST_NOISE = 0.02
 _FAR = 2.5
 _UNBIASED = 1.045

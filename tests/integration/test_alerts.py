@@ -325,7 +325,7 @@ def test_what_a_load_refuses_to_believe_is_told_until_the_next_load_believes_it(
 
 
 def test_an_audit_that_stopped_a_build_is_told_until_a_build_passes(servers: tuple[Services, Mailbox]) -> None:
-    services, mailbox = servers
+    services, _ = servers
     why = "marts.order_facts: audit amount_is_valid found 1 rows\nstaging.stg_x__y: audit not_null found 2 rows"
     _run(FindingsFound(why), transform=("findings", why))
     assert len(services.posted) == 2
