@@ -15,7 +15,7 @@ from monitoring.anomalies import Series, daily, judged
 from trials.companies import BEGIN, GENERATORS, WATCHED, Company, company
 from trials.counted import Counted
 
-TRIED = 8
+TRIED = 6
 """Days of each company that are tried."""
 DAYS = usual.WINDOW_DAYS + 5 * TRIED + 3
 YEAR = 365

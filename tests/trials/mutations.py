@@ -50,18 +50,19 @@ def who_sees(tables: Collection[str] | None = None) -> Iterator[tuple[Check, str
     asks = {table: {table, *(other for other in contracts if other in text)} for table, text in said.items()}
     faults = [((table, column, check), breaks) for table, column, check, breaks in good.BROKEN]
     faults += [((table, None, SCHEMA), f"ALTER TABLE {table} DROP COLUMN {contract.columns[-1].name}") for table, contract in contracts.items()]
-    with instead_of_soda(contracts):
-        for made_for, breaks in faults:
-            table = made_for[0]
-            if tables is not None and table not in tables:
-                continue
-            looked_at = [one for one in contracts if table in asks[one]]
-            connection.begin()
-            connection.execute(breaks)
-            pairs = expected.model_copy(update={"rows": [pair for pair in expected.rows if table in (pair.table, pair.of)]})
-            seen = check_contracts(connection, now=good.NOW, loaded_at=good.LOADED_AT, only=looked_at) + check_completeness(connection, pairs, good.NOW)
-            connection.rollback()
-            yield made_for, breaks, frozenset(_check(one) for one in seen)
+    for made_for, breaks in faults:
+        table = made_for[0]
+        if tables is not None and table not in tables:
+            continue
+        looked_at = {one: contract for one, contract in contracts.items() if table in asks[one]}
+        pairs = expected.model_copy(update={"rows": [pair for pair in expected.rows if table in (pair.table, pair.of)]})
+        connection.begin()
+        connection.execute(breaks)
+        with instead_of_soda(looked_at):
+            seen = check_contracts(connection, now=good.NOW, loaded_at=good.LOADED_AT, only=looked_at)
+        seen += check_completeness(connection, pairs, good.NOW)
+        connection.rollback()
+        yield made_for, breaks, frozenset(_check(one) for one in seen)
 
 
 def dead_weight(tables: Collection[str] | None = None) -> tuple[dict[Check, int], list[Check]]:
