@@ -1,6 +1,6 @@
 """A small company seed by seed: raw tables as the loads of four months left them, the last ten minutes ago."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import duckdb
 import numpy as np
@@ -114,6 +114,5 @@ def shop(seed: int) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _is_christmas(day: object) -> bool:
-    month, number = day.month, day.day  # type: ignore[attr-defined]
-    return (month == 12 and number >= 23) or (month == 1 and number == 1)
+def _is_christmas(day: date) -> bool:
+    return (day.month == 12 and day.day >= 23) or (day.month == 1 and day.day == 1)
