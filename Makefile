@@ -49,7 +49,7 @@ trials-backup: setup  ## 1,000 faults at backups: kills, full disks, bad network
 	@$(BIN)/python -m tests.trials_backup $(WITH)
 
 trials-monitoring: setup  ## How many faults monitoring finds, how often it cries wolf: an hour; WITH="--short" for a look, "--write" keeps it in docs
-	@$(BIN)/python -m tests.trials_monitoring $(WITH)
+	@$(BIN)/python -m tests.trials $(WITH)
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .
