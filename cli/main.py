@@ -256,3 +256,6 @@ def main() -> None:
         mend = mend_of(str(error), "run again; if it stays, WAREHOUSE_HOME/logs says where it happened")
         complain(f"error: {type(error).__name__}: {error}\n  mend: {mend}")
         sys.exit(3)
+    finally:
+        if telemetry := sys.modules.get("warehouse.telemetry"):  # nothing was traced by what did not import it
+            telemetry.finish()

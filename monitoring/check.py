@@ -10,7 +10,7 @@ from monitoring.contracts import check_contracts
 from monitoring.expectations import read_expectations
 from monitoring.findings import Finding
 from monitoring.schema_changes import schema_changes
-from warehouse import clock, ledger, storage
+from warehouse import clock, ledger, storage, telemetry
 
 
 def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) -> list[Finding]:
@@ -28,13 +28,18 @@ def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) ->
     loaded = {source: ledger.last_success("load", source) for source in set(raw.values())}
     with storage.open_warehouse() as connection:
         now, expectations = clock.now(), read_expectations()
-        found = schema_changes(connection, now) + check_contracts(
-            connection,
-            now=now,
-            loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},
-            freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
-            left_out=left_out,
-        )
+        with telemetry.span("check contracts") as traced:
+            found = schema_changes(connection, now) + check_contracts(
+                connection,
+                now=now,
+                loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},
+                freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
+                left_out=left_out,
+            )
+            traced.set(findings=len(found))
         for look in (check_completeness, check_newest, check_anomalies):
-            found += look(connection, expectations, now)
+            with telemetry.span(look.__name__.replace("_", " ")) as traced:
+                more = look(connection, expectations, now)
+                traced.set(findings=len(more))
+            found += more
         return found

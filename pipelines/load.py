@@ -19,7 +19,7 @@ from pipelines import drift, landing, raw, raw_changes, raw_shape, read_until
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
 from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Reading, Shape, common, sources
 from privacy import retention
-from warehouse import clock, ledger, storage
+from warehouse import clock, ledger, storage, telemetry
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, UsageError
 from warehouse.ledger import Run, Step
@@ -112,7 +112,8 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
         reading = _Reading(source, connection, work, stack, run, memory)
         try:
-            pipeline.extract(_source(source)(reading))
+            with telemetry.span("extract", item=source):
+                pipeline.extract(_source(source)(reading))
         finally:
             step.detail["tables"] = step.detail.get("tables", {}) | {one.name: _told(one) for one in reading.extracts.values()}
     kept = drift.kept_before(connection, source, list(reading.extracts.values()))
@@ -257,12 +258,14 @@ def mark_known(source: str, connection: "DuckDBPyConnection") -> list[str]:
 def _finish(source: str, pipeline: "Pipeline", connection: "DuckDBPyConnection") -> list[str]:
     """Load every package in dlt's working directory and mark what was landed of it; returns their load ids."""
     with dlt_errors(source):
-        pipeline.normalize()
+        with telemetry.span("normalize", item=source):
+            pipeline.normalize()
         load_ids = list(pipeline.list_normalized_load_packages())
         for package in landing.unsettled(source):
             if not raw_shape.columns(connection, source, package.table):  # before dlt makes it, with types of its own
                 raw_shape.fit(connection, source, package.table, package.primary_key, package.file)
-        pipeline.load()
+        with telemetry.span("write", item=source):
+            pipeline.load()
         mark_known(source, connection)
         shutil.rmtree(Path(pipeline.working_dir) / "load" / "loaded", ignore_errors=True)
     return load_ids

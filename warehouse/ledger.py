@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warehouse import clock
+from warehouse import clock, telemetry
 from warehouse.errors import FindingsFound, WarehouseError, scrub
 from warehouse.settings import settings
 
@@ -92,16 +92,18 @@ class Run:
         position = len(self.steps)
         started_at, began = clock.now(), time.monotonic()
         _write_step(self, position, step, started_at, None)
-        try:
-            yield step
-        except BaseException as error:
-            step.status, step.error = _outcome(error)
-            raise
-        else:
-            step.status = "succeeded" if step.status == "running" else step.status
-        finally:
-            step.seconds = time.monotonic() - began
-            _write_step(self, position, step, started_at, clock.now())
+        with telemetry.span(name, item=item) as traced:
+            try:
+                yield step
+            except BaseException as error:
+                step.status, step.error = _outcome(error)
+                raise
+            else:
+                step.status = "succeeded" if step.status == "running" else step.status
+            finally:
+                step.seconds = time.monotonic() - began
+                _write_step(self, position, step, started_at, clock.now())
+                traced.set(status=step.status, rows_in=step.rows_in, rows_out=step.rows_out)
 
 
 @contextmanager
@@ -111,14 +113,16 @@ def run(command: str) -> Iterator[Run]:
     started_at, began = clock.now(), time.monotonic()
     status, message = "running", None
     _write_run(current, started_at, None, None, status, None)
-    try:
-        yield current
-        status = "succeeded"
-    except BaseException as error:
-        status, message = _outcome(error)
-        raise
-    finally:
-        _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
+    with telemetry.span(f"warehouse {command.split()[0]}", command=command, run_id=current.run_id) as traced:
+        try:
+            yield current
+            status = "succeeded"
+        except BaseException as error:
+            status, message = _outcome(error)
+            raise
+        finally:
+            _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
+            traced.set(status=status)
 
 
 @contextmanager
