@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Literal
 
 State = Literal["well", "warning", "wrong", "unknown"]
@@ -125,6 +125,14 @@ class Incident:
     owner: str
     query: str
     runbook: str
+
+    @property
+    def broken_since(self) -> datetime:
+        """Since when it is broken, which is before somebody looked, to the minute."""
+        try:
+            return datetime.strptime(self.since, "%Y-%m-%d %H:%M UTC").replace(tzinfo=UTC)
+        except ValueError:
+            return self.opened_at
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def _reasons(
 ) -> list[Reason]:
     """What is not well, what is wrong before what may be; each thing once: incidents speak for their findings."""
     since, error = failing
-    found = [Reason(one.state, one.title, one.opened_at, "incidents") for one in incidents]
+    found = [Reason(one.state, one.title, one.broken_since, "incidents") for one in incidents]
     told = bool(incidents)
     if since is not None and not any(one.title.startswith("Run failed") for one in incidents):
         found.append(Reason("wrong", f"Runs fail: {error}", since, "runs"))

@@ -32,8 +32,8 @@ def series_plot(series: Series, number: int) -> Markup:
         expected = " ".join(f"{x(at):.1f},{y(points[at].expected or 0):.1f}" for at in band)
         parts.append(f'<polyline class="expected" points="{expected}"/>')
     parts.append(f'<polyline class="line" points="{" ".join(f"{x(at):.1f},{y(one.value):.1f}" for at, one in enumerate(points))}"/>')
-    parts += [f'<circle class="unusual" cx="{x(at):.1f}" cy="{y(one.value):.1f}" r="4"/>' for at, one in enumerate(points) if one.is_unusual]
     parts.append(f'<circle class="last" cx="{x(len(points) - 1):.1f}" cy="{y(points[-1].value):.1f}" r="3"/>')
+    parts += [f'<circle class="unusual" cx="{x(at):.1f}" cy="{y(one.value):.1f}" r="4"/>' for at, one in enumerate(points) if one.is_unusual]
     return _figure(f"plot-{number}", series_title(series), series_says(series), WIDTH, HEIGHT, parts)
 
 
@@ -46,9 +46,10 @@ def series_title(series: Series) -> str:
 def series_says(series: Series) -> str:
     """A plot in words."""
     last = series.points[-1]
-    said = f"{last.day}: {amount(last.value)} {series.unit}".rstrip()
-    if last.low is not None and last.high is not None:
-        said += f", expected {amount(last.expected or 0)} (usual: {amount(last.low)} to {amount(last.high)})"
+    value, *usual = (amount(one or 0, series.unit) for one in (last.value, last.expected, last.low, last.high))
+    said = f"{last.day}: {value} {series.unit}".rstrip()
+    if last.low is not None:
+        said += f", expected {usual[0]} (usual: {usual[1]} to {usual[2]})"
     unusual = [str(one.day) for one in series.points if one.is_unusual]
     count = f"; unusual days: {', '.join(unusual[-5:])}" if unusual else "; no unusual day" if last.low is not None else "; too little history for a band"
     return said + count
@@ -135,9 +136,9 @@ def lineage_plot(nodes: Sequence[Node]) -> Markup:
     return _figure("lineage-plot", "Lineage", counts, width, height, [*(edge for _, edge in sorted(edges)), heads, *boxes])
 
 
-def amount(value: float) -> str:
-    """A number for people: whole above 1,000, else two decimals."""
-    return f"{value:,.0f}" if abs(value) >= 1000 or value == floor(value) else f"{value:,.2f}"
+def amount(value: float, unit: str = "") -> str:
+    """A number for people: rows, and what is above 1,000, whole; else two decimals."""
+    return f"{value:,.0f}" if unit == "rows" or abs(value) >= 1000 or value == floor(value) else f"{value:,.2f}"
 
 
 def _arranged(nodes: Sequence[Node]) -> list[list[Node]]:
