@@ -1,5 +1,6 @@
 """What is measured, for whoever watches from outside: the limits of every room together, and what is told after each run."""
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from warehouse import clock, telemetry
@@ -24,7 +25,7 @@ def limits() -> "Limits":
 
     wanted = {source: common(source).freshness for source in sources() if settings().is_configured(source) or _was_loaded(source)}
     data = policy().data if is_configured() else {}
-    drilled = {kind: one.drill_every for kind, one in data.items() if kind != "postgres_base"}  # no command drills that one
+    drilled: dict[str, timedelta] = {kind: one.drill_every for kind, one in data.items() if kind != "postgres_base"}  # no command drills that one
     return Limits(wanted, {kind: LATE * one.every for kind, one in data.items()}, drilled)
 
 

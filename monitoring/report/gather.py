@@ -21,6 +21,7 @@ from monitoring.report.facts import (
     House,
     Incident,
     Kept,
+    LoadedTable,
     Node,
     Reason,
     Report,
@@ -72,7 +73,7 @@ def _worst(found: Sequence[Broken]) -> State:
     return "wrong" if any(one.severity == "error" for one in found) else "warning"
 
 
-def _source(declared: DeclaredSource, tables: list[ledgered.LoadedTable], now: datetime, *, has_run: bool) -> SourceFreshness:
+def _source(declared: DeclaredSource, tables: list[LoadedTable], now: datetime, *, has_run: bool) -> SourceFreshness:
     at = ledger.last_success("load", declared.name)
     state: State = "well"
     if at is None:
@@ -149,7 +150,8 @@ def _reasons(
     for one in backups:
         if one.state == "wrong" and not any(one.data in incident.title for incident in incidents):
             found.append(Reason("wrong", f"Backups of {one.data}: {one.says}", None, "backups"))
-    for severity, state in (("error", "wrong"), ("warning", "warning")):
+    judged: tuple[tuple[str, State], ...] = (("error", "wrong"), ("warning", "warning"))
+    for severity, state in judged:
         members = [one for one in findings if one.severity == severity]
         if members and not told:  # no rule made an incident of them, or none was looked for since
             tables = sorted({one.table for one in members})

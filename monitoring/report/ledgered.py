@@ -93,9 +93,7 @@ def broken(findings: Sequence[Finding]) -> dict[str, list[Broken]]:
 
 def loaded_tables(kept: sqlite3.Connection, states: Mapping[str, State]) -> dict[str, list[LoadedTable]]:
     """The tables of each source's last load that ended, by source."""
-    query = (
-        "SELECT item, detail, max(ended_at) FROM run_steps WHERE step = 'load' AND status IN ('succeeded', 'findings') AND detail IS NOT NULL GROUP BY item"
-    )
+    query = "SELECT item, detail, max(ended_at) FROM run_steps WHERE step = 'load' AND status IN ('succeeded', 'findings') AND detail IS NOT NULL GROUP BY item"
     found = {}
     for source, detail, _ in kept.execute(query).fetchall():
         told = json.loads(detail).get("tables", {})

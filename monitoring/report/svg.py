@@ -66,10 +66,14 @@ def runs_plot(days: Sequence[RunDay]) -> Markup:
         for kind, count in (("succeeded", day.succeeded), ("findings", day.findings), ("failed", day.failed)):
             if count:
                 low, high = y(base), y(base + count)
-                parts.append(f'<rect class="{kind}" x="{_LEFT + at * wide + 1:.1f}" y="{high:.1f}" width="{wide - 2:.1f}" height="{max(low - high, 1.5):.1f}"/>')
+                parts.append(
+                    f'<rect class="{kind}" x="{_LEFT + at * wide + 1:.1f}" y="{high:.1f}" width="{wide - 2:.1f}" height="{max(low - high, 1.5):.1f}"/>'
+                )
                 base += count
     sums = [sum(getattr(one, kind) for one in days) for kind in ("succeeded", "findings", "failed")]
-    return _figure("runs-plot", "Commands per day", f"In {len(days)} days: {sums[0]} succeeded, {sums[1]} with findings, {sums[2]} failed", WIDTH, HEIGHT, parts)
+    return _figure(
+        "runs-plot", "Commands per day", f"In {len(days)} days: {sums[0]} succeeded, {sums[1]} with findings, {sums[2]} failed", WIDTH, HEIGHT, parts
+    )
 
 
 def duration_plot(days: Sequence[RunDay]) -> Markup:
@@ -183,13 +187,15 @@ def _columns(identity: str, title: str, says: str, days: Sequence[RunDay], value
     parts = [_axes(top, days[0].day, days[-1].day)]
     for at, value in enumerate(values):
         if value:
-            parts.append(f'<rect class="plain" x="{_LEFT + at * wide + 1:.1f}" y="{y(value):.1f}" width="{wide - 2:.1f}" height="{max(y(0) - y(value), 1.5):.1f}"/>')
+            parts.append(
+                f'<rect class="plain" x="{_LEFT + at * wide + 1:.1f}" y="{y(value):.1f}" width="{wide - 2:.1f}" height="{max(y(0) - y(value), 1.5):.1f}"/>'
+            )
     return _figure(identity, title, says, WIDTH, HEIGHT, parts)
 
 
 def _figure(identity: str, title: str, says: str, width: float, height: float, parts: Sequence[str]) -> Markup:
     head = f'<title id="{identity}-title">{escape(title)}</title><desc id="{identity}-says">{escape(says)}</desc>'
-    opening = f'<svg class="plot" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img"'
+    opening = f'<svg id="{identity}" class="plot" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img"'
     return Markup(f'{opening} aria-labelledby="{identity}-title {identity}-says">{head}{"".join(parts)}</svg>')  # noqa: S704  # every text in it is escaped where it is written
 
 

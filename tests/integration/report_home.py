@@ -86,7 +86,9 @@ def make_marts(*, drop: bool = False, rows: int = 40) -> Path:
     """Four months of orders in two currencies, quieter on Sundays; with `drop` the last day of one of them nearly stops."""
     with storage.open_warehouse() as connection:
         connection.execute("CREATE SCHEMA IF NOT EXISTS marts")
-        connection.execute("""CREATE OR REPLACE TABLE marts.order_facts (order_id BIGINT, user_id BIGINT, order_date DATE, currency VARCHAR, revenue DECIMAL(18, 2))""")
+        connection.execute(
+            """CREATE OR REPLACE TABLE marts.order_facts (order_id BIGINT, user_id BIGINT, order_date DATE, currency VARCHAR, revenue DECIMAL(18, 2))"""
+        )
         fewer = "CASE WHEN currency = 'EUR' AND day = DATE '2026-02-28' THEN 3 ELSE usual END" if drop else "usual"
         connection.execute(
             f"""INSERT INTO marts.order_facts

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 from integration.report_home import HOSTILE, NOW, PERSON, ill, make_marts, well
 
 from cli.main import cli
+from monitoring.report.facts import DeclaredSource, House, Point, Report
 from monitoring.report.gather import gather
 from monitoring.report.page import as_json, document
-from monitoring.report.facts import DeclaredSource, House, Point, Report
 from monitoring.report.series import read_series
 from warehouse import clock, ledger, storage
 from warehouse.lease import lease

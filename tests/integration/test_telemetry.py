@@ -125,9 +125,13 @@ def test_every_metric_that_has_a_value_arrives(collector: Collector) -> None:
 
 
 def test_a_failure_is_told_by_its_type_alone(collector: Collector) -> None:
-    with pytest.raises(StepFailed), ledger.run("run") as run, run.step("transform"):
-        telemetry.past_span("model", 0.5, model="marts.order_facts")
-        raise StepFailed("the customer jane@example.org broke it")
+    def breaks() -> None:
+        with ledger.run("run") as run, run.step("transform"):
+            telemetry.past_span("model", 0.5, model="marts.order_facts")
+            raise StepFailed("the customer jane@example.org broke it")
+
+    with pytest.raises(StepFailed):
+        breaks()
     telemetry.finish()
     transform = next(span for span in collector.spans if span.name == "transform")
     assert transform.status.code == Status.STATUS_CODE_ERROR
