@@ -147,9 +147,8 @@ def _reasons(
         if source.state == "wrong" and not any(source.name in one.title for one in incidents):
             began = source.loaded_at + source.limit if source.loaded_at else None
             found.append(Reason("wrong", f"Source {source.name} is not fresh: {source.says}", began, "freshness"))
-    for one in backups:
-        if one.state == "wrong" and not any(one.data in incident.title for incident in incidents):
-            found.append(Reason("wrong", f"Backups of {one.data}: {one.says}", None, "backups"))
+    ill = [one for one in backups if one.state == "wrong" and not any(one.data in incident.title for incident in incidents)]
+    found += [Reason("wrong", f"Backups of {one.data}: {one.says}", None, "backups") for one in ill]
     judged: tuple[tuple[str, State], ...] = (("error", "wrong"), ("warning", "warning"))
     for severity, state in judged:
         members = [one for one in findings if one.severity == severity]

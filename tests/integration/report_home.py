@@ -65,7 +65,8 @@ def write_runs(runs: list[Ran]) -> None:
         for number, run in enumerate(runs):
             identity, end = f"{number:032x}", run.at + timedelta(seconds=100 + number % 37)
             kept.execute(
-                "INSERT INTO runs (run_id, command, started_at, ended_at, seconds, status, error, versions, pid) VALUES (?, 'run --due', ?, ?, ?, ?, ?, '{}', 1)",
+                "INSERT INTO runs (run_id, command, started_at, ended_at, seconds, status, error, versions, pid)"
+                " VALUES (?, 'run --due', ?, ?, ?, ?, ?, '{}', 1)",
                 (identity, book.text(run.at), book.text(end), 100 + number % 37, run.status, run.error),
             )
             steps = [("load", source, "failed" if source == run.failed else "succeeded", 100 + number % 7) for source in SOURCES]

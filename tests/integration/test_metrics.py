@@ -13,6 +13,7 @@ from conftest import WAREHOUSE
 
 from monitoring.book import record
 from monitoring.findings import Finding
+from monitoring.measures import Limits, measures
 from monitoring.metrics import render
 from warehouse import clock, ledger
 from warehouse.errors import StepFailed
@@ -23,7 +24,7 @@ def test_the_text_says_what_ran_how_old_it_is_and_what_is_wrong(setting: Callabl
     with ledger.run("run --due") as run, run.step("load", "postgres"):
         pass
     record([Finding("missing", "marts.x", "a", "error", "1 row", "none", clock.now(), "")], origin="check", now=clock.now())
-    text = render({"postgres": timedelta(hours=6), 'st"ripe': timedelta(days=1)}, clock.now() + timedelta(hours=2))
+    text = render(measures(Limits({"postgres": timedelta(hours=6), 'st"ripe': timedelta(days=1)}), clock.now() + timedelta(hours=2)))
     for line in (
         "warehouse_last_run_success 1", "warehouse_last_run_timestamp_seconds 1772366400", 'warehouse_source_age_seconds{source="postgres"} 7200',
         'warehouse_source_limit_seconds{source="st\\"ripe"} 86400', 'warehouse_findings{severity="error"} 1', 'warehouse_findings{severity="warning"} 0',
@@ -36,7 +37,7 @@ def test_the_text_says_what_ran_how_old_it_is_and_what_is_wrong(setting: Callabl
     assert [line for line in text.splitlines() if not sample.fullmatch(line)] == []
     with pytest.raises(StepFailed), ledger.run("run"):
         raise StepFailed("it broke")
-    assert "\nwarehouse_last_run_success 0\n" in render({}, clock.now())
+    assert "\nwarehouse_last_run_success 0\n" in render(measures(Limits(), clock.now()))
 
 
 def test_it_answers_over_http_before_anything_ran(setting: Callable[[str, str | None], None]) -> None:
