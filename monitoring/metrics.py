@@ -1,6 +1,7 @@
 """What Prometheus asks for, in its text format: answered over HTTP, or written into a file that node_exporter collects."""
 
 import json
+import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import groupby
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from monitoring.measures import METRICS, Measure
 from warehouse.console import say
-from warehouse.errors import UsageError
+from warehouse.errors import UsageError, WarehouseError, scrub
 from warehouse.files import write_atomically
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -37,13 +38,20 @@ def serve(host: str, port: int, measured: Callable[[], Iterable[Measure]]) -> No
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            is_known = self.path.split("?")[0] == "/metrics"
-            body = (render(measured()) if is_known else "GET /metrics\n").encode()
-            self.send_response(200 if is_known else 404)
+            status, body = self._answer()
+            self.send_response(status)
             self.send_header("Content-Type", CONTENT_TYPE)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def _answer(self) -> tuple[int, bytes]:
+            if self.path.split("?")[0] != "/metrics":
+                return 404, b"GET /metrics\n"
+            try:
+                return 200, render(measured()).encode()
+            except (WarehouseError, OSError, sqlite3.Error) as error:  # a declaration may be broken while somebody edits it
+                return 503, f"{scrub(str(error))}\n".encode()
 
         def log_message(self, format: str, *arguments: object) -> None:
             """Say nothing: a line every fifteen seconds helps nobody."""

@@ -23,6 +23,7 @@ PATIENCE = 3.0
 """Seconds that a process waits at its end for all that is still to be sent."""
 Value = str | int | float | bool
 Signal = Literal["traces", "metrics"]
+SIGNALS: tuple[Signal, ...] = ("traces", "metrics")
 
 
 class Measured(Protocol):
@@ -49,10 +50,15 @@ _sending: threading.Thread | None = None
 def is_on(signal: Signal) -> bool:
     """Whether a signal is sent: an endpoint is set and the SDK is not disabled; only OTLP over HTTP with protobuf is spoken."""
     given = os.environ.get
-    if given("OTEL_SDK_DISABLED", "").strip().lower() == "true" or given(f"OTEL_{signal.upper()}_EXPORTER", "otlp") != "otlp":
+    if not is_asked_for(signal) or given("OTEL_SDK_DISABLED", "").strip().lower() == "true" or given(f"OTEL_{signal.upper()}_EXPORTER", "otlp") != "otlp":
         return False
     protocol = given(f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL") or given("OTEL_EXPORTER_OTLP_PROTOCOL") or "http/protobuf"
-    return protocol == "http/protobuf" and bool(given(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT") or settings().otlp_endpoint)
+    return protocol == "http/protobuf"
+
+
+def is_asked_for(*signals: Signal) -> bool:
+    """Whether an endpoint is set for one of the signals (of any, when none is named)."""
+    return bool(settings().otlp_endpoint) or any(os.environ.get(f"OTEL_EXPORTER_OTLP_{one.upper()}_ENDPOINT") for one in signals or SIGNALS)
 
 
 @contextmanager

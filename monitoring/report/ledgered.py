@@ -20,6 +20,12 @@ RUNS = 25
 INCIDENTS = 50
 PUBLICATIONS = 60
 _BAD = ("failed", "interrupted")
+_TURNS = """
+    SELECT status, ended_at, error FROM (
+      SELECT *, lag(status) OVER (ORDER BY ended_at) AS before FROM runs WHERE (command = 'run' OR command LIKE 'run %') AND ended_at IS NOT NULL
+    ) WHERE before IS NOT status ORDER BY ended_at
+"""
+"""The runs that ended otherwise than the one before."""
 
 
 def run_days(kept: sqlite3.Connection, now: datetime) -> list[RunDay]:
@@ -55,11 +61,10 @@ def run_rows(kept: sqlite3.Connection, now: datetime, writing: bool) -> list[Run
 
 def trouble(kept: sqlite3.Connection) -> tuple[datetime | None, datetime | None, str]:
     """Of `warehouse run`: since when it fails run after run, when it last began to do well again, and the last error; None when it never did."""
-    runs = "SELECT status, ended_at, error FROM runs WHERE (command = 'run' OR command LIKE 'run %') AND ended_at IS NOT NULL ORDER BY ended_at"
     failing: datetime | None = None
     mended: datetime | None = None
     said = ""
-    for status, ended_at, error in kept.execute(runs).fetchall():
+    for status, ended_at, error in kept.execute(_TURNS).fetchall():
         at = datetime.fromisoformat(ended_at)
         if status in _BAD:
             failing, said = failing or at, _line(error)

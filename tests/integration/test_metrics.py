@@ -1,22 +1,28 @@
 """Prometheus is answered from the ledger: what ran, how old the sources are, what is wrong."""
 
+import fcntl
 import json
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from conftest import WAREHOUSE
 
+from cli.run import recorded
 from monitoring.book import record
 from monitoring.findings import Finding
 from monitoring.measures import Limits, measures
 from monitoring.metrics import render
 from warehouse import clock, ledger
-from warehouse.errors import StepFailed
+from warehouse.errors import LeaseHeld, StepFailed
+from warehouse.lease import held_since, lease
 
 
 def test_the_text_says_what_ran_how_old_it_is_and_what_is_wrong(setting: Callable[[str, str | None], None]) -> None:
@@ -38,6 +44,40 @@ def test_the_text_says_what_ran_how_old_it_is_and_what_is_wrong(setting: Callabl
     with pytest.raises(StepFailed), ledger.run("run"):
         raise StepFailed("it broke")
     assert "\nwarehouse_last_run_success 0\n" in render(measures(Limits(), clock.now()))
+
+
+def test_a_file_is_written_when_a_command_has_ended_however_it_did(setting: Callable[[str, str | None], None], tmp_path: Path) -> None:
+    setting("WAREHOUSE_METRICS_FILE", str(tmp_path / "warehouse.prom"))
+    with pytest.raises(StepFailed), recorded("run"):
+        raise StepFailed("it broke")
+    assert "\nwarehouse_last_run_success 0\n" in (tmp_path / "warehouse.prom").read_text()
+    with recorded("run"), lease("run"):
+        assert "\nwarehouse_writer_held_seconds 0\n" in (tmp_path / "warehouse.prom").read_text()
+    assert "\nwarehouse_last_run_success 1\n" in (tmp_path / "warehouse.prom").read_text()
+    setting("WAREHOUSE_METRICS_FILE", str(tmp_path / "warehouse.prom" / "below.prom"))
+    with recorded("run"):  # a file that cannot be written fails nothing
+        pass
+
+
+def test_a_look_at_the_lease_turns_no_writer_away(home: Path) -> None:
+    """`status`, the report and each scrape ask whether the lease is free by taking it for an instant."""
+    home.mkdir(parents=True)
+    (home / "lease.lock").touch()
+    with (home / "lease.lock").open("r+") as looking, ThreadPoolExecutor(1) as elsewhere:
+        fcntl.flock(looking, fcntl.LOCK_EX)
+        elsewhere.submit(lambda: (time.sleep(0.01), fcntl.flock(looking, fcntl.LOCK_UN)))
+        with lease("run"):
+            assert held_since() is not None
+    assert held_since() is None
+
+
+def test_commands_that_were_turned_away_are_counted(home: Path) -> None:
+    home.mkdir(parents=True)
+    with (home / "lease.lock").open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LeaseHeld), ledger.run("run"), lease("run"):
+            pass
+    assert "\nwarehouse_writer_refused_last_day 1\n" in render(measures(Limits(), clock.now()))
 
 
 def test_it_answers_over_http_before_anything_ran(setting: Callable[[str, str | None], None]) -> None:
