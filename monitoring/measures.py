@@ -122,7 +122,7 @@ def _gathered(limits: Limits, now: datetime) -> Iterator[tuple[str, _Labelled]]:
 
 def _runs(kept: sqlite3.Connection, now: datetime) -> Iterator[tuple[str, _Labelled]]:
     ended = "SELECT * FROM runs WHERE ended_at IS NOT NULL AND (command = 'run' OR command LIKE 'run %')"
-    last = kept.execute(f"{ended} ORDER BY started_at DESC, rowid DESC LIMIT 1").fetchone()
+    last = kept.execute(f"{ended} ORDER BY ended_at DESC, rowid DESC LIMIT 1").fetchone()
     good = kept.execute(f"{ended} AND status IN ('succeeded', 'findings') ORDER BY ended_at DESC LIMIT 1").fetchone()
     if last is not None:
         yield "warehouse_last_run_timestamp_seconds", [({}, _epoch(last["ended_at"]))]
@@ -160,7 +160,7 @@ def _wrong(kept: sqlite3.Connection, now: datetime) -> Iterator[tuple[str, _Labe
 
 def mart_rows(kept: sqlite3.Connection) -> dict[str, int]:
     """Rows of each mart as it was last published, by the ledger; without those that none of the last thousand publications changed."""
-    steps = "SELECT detail FROM run_steps WHERE step = 'publish' AND status = 'succeeded' AND detail IS NOT NULL ORDER BY ended_at DESC LIMIT ?"
+    steps = "SELECT detail FROM run_steps WHERE step = 'publish' AND item = '' AND status = 'succeeded' AND detail IS NOT NULL ORDER BY ended_at DESC LIMIT ?"
     rows: dict[str, int] = {}
     for (detail,) in kept.execute(steps, (_PUBLICATIONS,)).fetchall():  # each names what it changed; the newest come first
         rows = json.loads(detail).get("rows", {}) | rows

@@ -252,9 +252,10 @@ def last_steps(step: str) -> list[dict[str, Any]]:
     """The last time that a step was done and ended, however it did: one for each of its items."""
     if not _path().exists():
         return []
-    newest = "SELECT max(ended_at) FROM run_steps AS later WHERE later.step = run_steps.step AND later.item = run_steps.item AND later.status <> 'skipped'"
+    newest = f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE step = ? AND item = ? AND status <> 'skipped' AND ended_at IS NOT NULL"
     with _ledger() as ledger:
-        return _dicts(ledger.execute(f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE step = ? AND ended_at = ({newest}) ORDER BY item", (step,)))
+        items = ledger.execute("SELECT DISTINCT item FROM run_steps WHERE step = ? ORDER BY item", (step,)).fetchall()
+        return [row for (item,) in items for row in _dicts(ledger.execute(f"{newest} ORDER BY ended_at DESC LIMIT 1", (step, item)))]
 
 
 def last_success(step: str, item: str = "", *, findings_too: bool = True, within: tuple[str, str] | None = None) -> datetime | None:
@@ -270,7 +271,7 @@ def last_success(step: str, item: str = "", *, findings_too: bool = True, within
         well = "SELECT {} FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', ?)"
         outer = f" AND run_id IN ({well.format('run_id')})" if within else ""
         wanted = (step, item, "findings" if findings_too else "succeeded", *((*within, "findings") if within else ()))
-        row = ledger.execute(well.format("max(ended_at)") + outer, wanted).fetchone()
+        row = ledger.execute(well.format("ended_at") + outer + " ORDER BY ended_at DESC LIMIT 1", wanted).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 
@@ -301,6 +302,7 @@ def _ledger() -> Iterator[sqlite3.Connection]:
             extra = ", copied INTEGER NOT NULL DEFAULT 0" if table == "runs" else ""
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared}{extra}, PRIMARY KEY ({key}))")
         connection.execute("CREATE INDEX IF NOT EXISTS runs_by_end ON runs (copied, ended_at)")
+        connection.execute("CREATE INDEX IF NOT EXISTS runs_by_last ON runs (ended_at)")
         connection.execute("CREATE INDEX IF NOT EXISTS run_steps_by_item ON run_steps (step, item, ended_at)")
         connection.execute("BEGIN IMMEDIATE")
         yield connection

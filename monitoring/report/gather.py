@@ -55,7 +55,7 @@ def gather(house: House, now: datetime) -> Report:
         days, runs = ledgered.run_days(kept, now), ledgered.run_rows(kept, now, writing is not None)
         failing, mended, error = ledgered.trouble(kept)
         resolved, waiting = ledgered.last_resolved(kept), ledgered.waiting_alerts(kept)
-        loaded, marts = ledgered.loaded_tables(kept, states), ledgered.mart_history(kept)
+        loaded, marts = ledgered.loaded_tables(kept, [one.name for one in house.sources], states), ledgered.mart_history(kept)
     sources = [_source(one, loaded.get(one.name, []), now, has_run=bool(runs)) for one in house.sources]
     known = {one.name for one in sources if one.loaded_at is not None or one.state != "unknown"}
     checked, published = ledger.last_success("check"), ledger.last_success("publish")

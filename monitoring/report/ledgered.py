@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -96,12 +96,13 @@ def broken(findings: Sequence[Finding]) -> dict[str, list[Broken]]:
     return found
 
 
-def loaded_tables(kept: sqlite3.Connection, states: Mapping[str, State]) -> dict[str, list[LoadedTable]]:
+def loaded_tables(kept: sqlite3.Connection, sources: Iterable[str], states: Mapping[str, State]) -> dict[str, list[LoadedTable]]:
     """The tables of each source's last load that ended, by source."""
-    query = "SELECT item, detail, max(ended_at) FROM run_steps WHERE step = 'load' AND status IN ('succeeded', 'findings') AND detail IS NOT NULL GROUP BY item"
+    query = "SELECT detail FROM run_steps WHERE step = 'load' AND item = ? AND status IN ('succeeded', 'findings') ORDER BY ended_at DESC LIMIT 1"
     found = {}
-    for source, detail, _ in kept.execute(query).fetchall():
-        told = json.loads(detail).get("tables", {})
+    for source in sources:
+        row = kept.execute(query, (source,)).fetchone()
+        told = json.loads(row["detail"] or "{}").get("tables", {}) if row is not None else {}
         found[source] = [
             LoadedTable(table, one.get("rows_in") or 0, one.get("rows_out") or 0, states.get(f"raw_{source}.{table}", "well")) for table, one in told.items()
         ]
@@ -110,7 +111,10 @@ def loaded_tables(kept: sqlite3.Connection, states: Mapping[str, State]) -> dict
 
 def mart_history(kept: sqlite3.Connection) -> list[MartRows]:
     """Rows of each mart in the last publications that changed it."""
-    query = "SELECT ended_at, detail FROM run_steps WHERE step = 'publish' AND status = 'succeeded' AND detail LIKE '%\"rows\"%' ORDER BY ended_at DESC LIMIT ?"
+    query = (
+        "SELECT ended_at, detail FROM run_steps WHERE step = 'publish' AND item = '' AND status = 'succeeded' AND detail LIKE '%\"rows\"%'"
+        " ORDER BY ended_at DESC LIMIT ?"
+    )
     found: dict[str, list[tuple[datetime, int]]] = defaultdict(list)
     for ended_at, detail in reversed(kept.execute(query, (PUBLICATIONS,)).fetchall()):
         for table, rows in json.loads(detail).get("rows", {}).items():
