@@ -8,7 +8,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -59,13 +58,13 @@ def test_a_file_is_written_when_a_command_has_ended_however_it_did(setting: Call
         pass
 
 
-def test_a_look_at_the_lease_turns_no_writer_away(home: Path) -> None:
+def test_a_look_at_the_lease_turns_no_writer_away(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`status`, the report and each scrape ask whether the lease is free by taking it for an instant."""
     home.mkdir(parents=True)
     (home / "lease.lock").touch()
-    with (home / "lease.lock").open("r+") as looking, ThreadPoolExecutor(1) as elsewhere:
+    with (home / "lease.lock").open("r+") as looking:
         fcntl.flock(looking, fcntl.LOCK_EX)
-        elsewhere.submit(lambda: (time.sleep(0.01), fcntl.flock(looking, fcntl.LOCK_UN)))
+        monkeypatch.setattr(time, "sleep", lambda seconds: fcntl.flock(looking, fcntl.LOCK_UN))  # whoever looks is done while the writer waits
         with lease("run"):
             assert held_since() is not None
     assert held_since() is None
