@@ -96,7 +96,8 @@ def test_it_can_be_printed(page: Page, file: Path) -> None:
     page.show(file.as_uri())
     paper = page.ask("Page.printToPDF", printBackground=False)["data"]
     assert len(paper) > 20_000
-    page.like("light", media="print")
+    page.like("dark", media="print")  # paper is white, whatever the screen is like
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(23, 24, 28)"
     assert page.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
     page.like("light")
 
