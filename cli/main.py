@@ -121,18 +121,19 @@ def alert(dry_run: bool, acknowledge: str | None) -> None:
 
 
 @cli.command(short_help="Compare raw tables with their source.")
-@click.argument("source")
+@click.argument("source", required=False)
 @click.argument("tables", nargs=-1, metavar="[TABLE]...")
 @click.option("--json", "as_json", is_flag=True, help="One table a line, as JSON, on standard output.")
-def compare(source: str, tables: tuple[str, ...], as_json: bool) -> None:
+def compare(source: str | None, tables: tuple[str, ...], as_json: bool) -> None:
     """Compare the raw tables of a SOURCE (all, or those named) with the source as it is now, by rows and content hashes.
 
-    Rows changed since the last load are left out and counted. Where something differs, the first keys are named with the
-    columns that differ, never values. Exit code 1 when something differs.
+    Without SOURCE every configured one that can be compared. Rows changed since the last load are left out and counted. Where
+    something differs, the first keys are named with the columns that differ, never values; each such table is a finding that
+    people are told of. Exit code 1 when something differs.
     """
-    from cli.run import compare_one
+    from cli.run import compare_sources
 
-    compare_one(source, tables, as_json=as_json)
+    compare_sources(source, tables, as_json=as_json)
 
 
 @cli.command(short_help="What a change would do to production.")

@@ -116,21 +116,30 @@ def check_all(*, as_json: bool, junit: "Path | None", alert: bool) -> None:
         show(findings, left_out, as_json=as_json, junit=junit, alert=alert)
 
 
-def compare_one(source: str, names: Sequence[str], *, as_json: bool) -> None:
-    """Compare a source's raw tables with the source."""
-    from pipelines.compare import compare
+def compare_sources(source: str | None, names: Sequence[str], *, as_json: bool) -> None:
+    """Compare a source's raw tables, or those of every configured source that can be compared, with the source."""
+    from monitoring.book import record
+    from monitoring.differences import findings_of
+    from monitoring.rules import routed
+    from pipelines.compare import able, compare
 
-    with recorded(f"compare {source}") as run:
+    command = f"compare {source}" if source else "compare"
+    with recorded(command, after=lambda run, error: after_run(run, error, [])) as run:
         start_if_needed()
-        compared = compare(source, names, run)
+        compared = []
+        for one in [source] if source else [name for name in able() if settings().is_configured(name)]:
+            of_source = compare(one, names, run)
+            looked_at = {f"raw_{one}.{each.table}" for each in of_source}
+            record(routed(findings_of(of_source, clock.now())), origin="compare", now=clock.now(), looked_at=lambda _, table, of=looked_at: table in of)
+            compared += of_source
         if as_json:
-            for one in compared:
-                say(json.dumps(one.as_json()))
+            for each in compared:
+                say(json.dumps(each.as_json()))
         else:
             tables.compared(compared)
-        wrong = [one for one in compared if not one.is_equal]
+        wrong = [each for each in compared if not each.is_equal]
         if wrong:
-            what = f"{len(wrong)} of {len(compared)} tables differ from {source}: " + ", ".join(one.table for one in wrong)
+            what = f"{len(wrong)} of {len(compared)} tables differ from {source or 'their source'}: " + ", ".join(each.table for each in wrong)
             raise FindingsFound(what, mend="docs/runbooks/which-number-is-right.md says what each difference means and what to do")
 
 

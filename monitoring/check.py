@@ -37,9 +37,9 @@ def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) ->
                 left_out=left_out,
             )
             traced.set(findings=len(found))
-        for look in (check_completeness, check_newest, check_anomalies):
-            with telemetry.span(look.__name__.replace("_", " ")) as traced:
-                more = look(connection, expectations, now)
-                traced.set(findings=len(more))
-            found += more
+        with telemetry.span("check completeness"):
+            found += check_completeness(connection, expectations, now, left_out)
+        for look in (check_newest, check_anomalies):
+            with telemetry.span(look.__name__.replace("_", " ")):
+                found += look(connection, expectations, now)
         return found

@@ -1,9 +1,10 @@
 """No row is lost on the way: tables that have a row for each row of another one; and the newest row is not older than it may be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from monitoring.contracts import source_of
 from monitoring.expectations import Expectations, Newest, SameRows
 from monitoring.findings import SAMPLE_ROWS, Finding
 from monitoring.freshness import CLOCK_SKEW
@@ -16,15 +17,18 @@ COMPLETENESS = "completeness"
 NEWEST = "newest row"
 
 
-def check_completeness(connection: "DuckDBPyConnection", expectations: Expectations, now: datetime) -> list[Finding]:
+def check_completeness(connection: "DuckDBPyConnection", expectations: Expectations, now: datetime, left_out: Collection[str] = ()) -> list[Finding]:
     """Compare the keys of each declared pair of tables; what is missing or not asked for is counted, and the query names the keys.
+
+    A pair that cannot be compared, for a table or a key is not there, is a finding of its own.
 
     Args:
         now: aware, by the one clock.
+        left_out: sources that were never loaded; pairs of their tables are not looked at.
     """
     columns = _columns(connection)
-    pairs = [pair for pair in expectations.rows if pair.key in columns.get(pair.table, ()) and pair.of_key in columns.get(pair.of, ())]
-    found = [_compare(connection, pair, now) for pair in pairs]
+    pairs = [pair for pair in expectations.rows if not {source_of(pair.table), source_of(pair.of)} & set(left_out)]
+    found = [_absent(columns, pair, now) or _compare(connection, pair, now) for pair in pairs]
     return [finding for finding in found if finding is not None]
 
 
@@ -36,8 +40,17 @@ def check_newest(connection: "DuckDBPyConnection", expectations: Expectations, n
     return [finding for finding in found if finding is not None]
 
 
+def _absent(columns: Mapping[str, set[str]], pair: SameRows, now: datetime) -> Finding | None:
+    sides = {pair.table: pair.keys, pair.of: pair.of_keys}
+    lacking = [f"{table}.{name}" for table, names in sides.items() for name in names if name not in columns.get(table, ())]
+    if not lacking:
+        return None
+    query = f"SELECT column_name FROM duckdb_columns() WHERE schema_name || '.' || table_name IN ('{pair.table}', '{pair.of}')"
+    return Finding("evaluation", pair.table, None, "error", f"no {', '.join(lacking)}", f"compared with the rows of {pair.of}", now, query)
+
+
 def _compare(connection: "DuckDBPyConnection", pair: SameRows, now: datetime) -> Finding | None:
-    of_key, own_key = quoted(pair.of_key), quoted(pair.key)
+    own_key, of_key = (f"row({', '.join(map(quoted, names))})" if len(names) > 1 else quoted(names[0]) for names in (pair.keys, pair.of_keys))
     rows = f"SELECT {of_key} AS key, count(*) AS rows FROM {pair.of} WHERE {pair.where} GROUP BY 1"
     both = f"SELECT {own_key} AS key, count(*) AS rows FROM {pair.table} GROUP BY 1"
     joined = f"FROM ({rows}) AS wanted FULL JOIN ({both}) AS held USING (key) WHERE wanted.rows IS DISTINCT FROM held.rows"

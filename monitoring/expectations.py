@@ -33,13 +33,32 @@ class Watched(_Strict):
 
 
 class SameRows(_Strict):
-    """A table has exactly one row for each row of another one (of those for which `where` holds)."""
+    """A table has exactly one row for each row of another one (of those for which `where` holds).
+
+    A key may be several columns; the other table's has the same names unless `of_key` gives them.
+    """
 
     table: Table
-    key: Name
+    key: Name | Annotated[list[Name], Field(min_length=1)]
     of: Table
-    of_key: Name
+    of_key: Name | Annotated[list[Name], Field(min_length=1)] | None = None
     where: str = "true"
+
+    @model_validator(mode="after")
+    def _equally_many(self) -> "SameRows":
+        if len(self.keys) != len(self.of_keys):
+            raise ValueError("key and of_key need equally many columns")
+        return self
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns of the table's own key."""
+        return [self.key] if isinstance(self.key, str) else self.key
+
+    @property
+    def of_keys(self) -> list[str]:
+        """The columns of the other table's key, in the same order."""
+        return [self.of_key] if isinstance(self.of_key, str) else self.of_key or self.keys
 
 
 class Quiet(QuietHours):

@@ -104,10 +104,14 @@ def compare(source: str, tables: Sequence[str], run: Run) -> list[TableCompariso
     """
     if source not in sources():
         raise UsageError(f"there is no source {source!r}; sources: {', '.join(sources())}", mend="see the README's `add a source`")
-    if find_spec(f"pipelines.{source}_compare") is None:
-        able = [name for name in sources() if find_spec(f"pipelines.{name}_compare")]
-        raise UsageError(f"{source} cannot be compared with its source.", mend=f"sources that can: {', '.join(able)}")
+    if source not in able():
+        raise UsageError(f"{source} cannot be compared with its source.", mend=f"sources that can: {', '.join(able())}")
     return _comparer(source)(tables, run)
+
+
+def able() -> list[str]:
+    """The sources that can be compared: those that can be read whole again."""
+    return [name for name in sources() if find_spec(f"pipelines.{name}_compare")]
 
 
 def _comparer(source: str) -> Callable[[Sequence[str], Run], list[TableComparison]]:

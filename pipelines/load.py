@@ -21,7 +21,7 @@ from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Read
 from privacy import retention
 from warehouse import clock, ledger, storage, telemetry
 from warehouse.console import progress
-from warehouse.errors import FindingsFound, UsageError
+from warehouse.errors import FindingsFound, StepFailed, UsageError
 from warehouse.ledger import Run, Step
 from warehouse.settings import settings
 
@@ -256,7 +256,11 @@ def mark_known(source: str, connection: "DuckDBPyConnection") -> list[str]:
 
 
 def _finish(source: str, pipeline: "Pipeline", connection: "DuckDBPyConnection") -> list[str]:
-    """Load every package in dlt's working directory and mark what was landed of it; returns their load ids."""
+    """Load every package in dlt's working directory and mark what was landed of it; returns their load ids.
+
+    Raises:
+        StepFailed: the warehouse does not hold a row that was landed.
+    """
     with dlt_errors(source):
         with telemetry.span("normalize", item=source):
             pipeline.normalize()
@@ -264,8 +268,20 @@ def _finish(source: str, pipeline: "Pipeline", connection: "DuckDBPyConnection")
         for package in landing.unsettled(source):
             if not raw_shape.columns(connection, source, package.table):  # before dlt makes it, with types of its own
                 raw_shape.fit(connection, source, package.table, package.primary_key, package.file)
+        landed = [package for package in landing.unsettled(source) if package.load_id in load_ids]
         with telemetry.span("write", item=source):
             pipeline.load()
+        _reconcile(connection, landed)
         mark_known(source, connection)
         shutil.rmtree(Path(pipeline.working_dir) / "load" / "loaded", ignore_errors=True)
     return load_ids
+
+
+def _reconcile(connection: "DuckDBPyConnection", landed: list[landing.Package]) -> None:
+    """See that the warehouse holds every row that was landed; what it lacks is in the landing zone still."""
+    for one in landed:
+        if raw_shape.columns(connection, one.source, one.table) and (lost := raw.lacking(connection, one.source, one.table, one.primary_key, one.file)):
+            raise StepFailed(
+                f"{one.source}: {lost:,} of the {one.rows:,} rows that were read for {one.table} did not reach raw_{one.source}.{one.table}.",
+                mend=f"they are kept in {one.folder}; `warehouse rebuild {one.source}` makes the raw tables anew from what was landed",
+            )

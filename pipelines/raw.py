@@ -212,6 +212,18 @@ def holds(connection: "DuckDBPyConnection", source: str, table: str, file: Path)
     return bool(row and row[0])
 
 
+def lacking(connection: "DuckDBPyConnection", source: str, table: str, key: list[str], file: Path) -> int:
+    """How many rows of a landed file, just loaded, the raw table does not hold: by their key, without one by their number."""
+    name, asked = name_of(source, table), {"file": str(file)}
+    brought, counted = (f"SELECT {LOADED_AT} FROM read_parquet($file)", f"SELECT count(*) FROM {name} WHERE {LOADED_AT} IN")
+    short = connection.execute(f"SELECT (SELECT count(*) FROM read_parquet($file)) - ({counted} (SELECT DISTINCT * FROM ({brought})))", asked).fetchone()
+    if short is None or short[0] <= 0 or not key:
+        return max(0, short[0]) if short else 0
+    same = " AND ".join(f'r."{column}" IS NOT DISTINCT FROM f."{column}"' for column in key)
+    missing = connection.execute(f"SELECT count(*) FROM read_parquet($file) AS f WHERE NOT EXISTS (SELECT 1 FROM {name} AS r WHERE {same})", asked).fetchone()
+    return int(missing[0]) if missing else 0
+
+
 def load_ids(connection: "DuckDBPyConnection", source: str) -> set[str]:
     """The loads of a source that dlt has recorded as complete."""
     if not columns(connection, source, "_dlt_loads"):

@@ -67,9 +67,10 @@ class Home:
         cost = Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
         return Ran(process.returncode, out.read_text(), err.read_text()), cost
 
-    def runs(self, limit: int = 10) -> list[dict[str, Any]]:
-        """The last runs as `warehouse status` tells them, newest first."""
-        ran = self.warehouse("status", "--json", "--runs", str(limit))
+    def runs(self, limit: int = 10, forks: "Forks | None" = None) -> list[dict[str, Any]]:
+        """The last runs as `warehouse status` tells them, newest first; asked in one of the `forks` where they are there."""
+        asked = ("status", "--json", "--runs", str(limit))
+        ran = forks.warehouse(self, *asked) if forks else self.warehouse(*asked)
         assert ran.code == 0, ran.err
         runs: list[dict[str, Any]] = json.loads(ran.out)["runs"]
         return runs
@@ -87,14 +88,17 @@ def copy_checkout(target: Path) -> Path:
 
 
 @contextmanager
-def company_of(server: Server, name: str, template: str = DATABASE) -> Iterator[Company]:
-    """A copy of the company (or of another database), dropped afterwards."""
+def company_of(server: Server, name: str, template: str = DATABASE, *, users: int | None = None) -> Iterator[Company]:
+    """A copy of the company (or of another database), dropped afterwards; with `users` of its first users and their orders alone."""
     with closing(psycopg2.connect(server.url())) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}" OWNER "{OWNER}"')
             cursor.execute(f'GRANT CONNECT ON DATABASE "{name}" TO "{READER}"')
-            yield Company(server, name)
+            company = Company(server, name)
+            if users is not None:
+                company.execute(f"DELETE FROM shop.orders WHERE user_id > {users}", f"DELETE FROM shop.users WHERE id > {users}")
+            yield company
             cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 

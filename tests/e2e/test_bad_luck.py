@@ -39,14 +39,14 @@ class Lucky:
         """Let the company trade, run, and see the failure said, recorded and hidden from readers."""
         self.seed += 1
         act(self.home.company.owner_url, place=2, edit=7, edit_users=3, seed=self.seed)
-        shown, runs = fingerprint(self.home.folder), self.home.runs(1)
+        shown, runs = fingerprint(self.home.folder), self.runs()
         ran = run()
         assert ran.code == code, (ran.out[-300:], ran.err)
         for words in said:
             assert words in ran.err
         assert "\n  mend: " in ran.err
         assert fingerprint(self.home.folder) == shown
-        (last,) = self.home.runs(1)
+        (last,) = self.runs()
         if recorded is None:
             assert last == runs[0]
         else:
@@ -55,6 +55,10 @@ class Lucky:
             assert last["error"].splitlines()[0] in ran.err
         self.tells_nothing(ran)
         return ran
+
+    def runs(self, limit: int = 1) -> list[dict[str, Any]]:
+        """The last runs as `warehouse status` tells them, newest first."""
+        return self.home.runs(limit, self.forks)
 
     def tells_nothing(self, ran: Ran) -> None:
         """No secret and no personal data in what was said, logged or recorded."""
@@ -73,7 +77,7 @@ class Lucky:
 
 @contextmanager
 def _lucky(server: Server, forks: Forks, name: str, folder: Path) -> Iterator[Lucky]:
-    with company_of(server, f"{name}_{os.getpid()}") as company:
+    with company_of(server, f"{name}_{os.getpid()}", users=4_000) as company:
         people = company.rows("SELECT email, phone, ssn FROM shop.users ORDER BY id LIMIT 500")
         secrets = [KEY, server.password("warehouse_reader"), server.password("company"), WRONG_PASSWORD, "@example"]
         home = Home(folder / "warehouse", company)
@@ -151,7 +155,7 @@ def test_what_production_took_away_is_a_finding_and_the_rest_is_loaded(lucky: Lu
     for words in said:
         assert words in ran.err
     lucky.tells_nothing(ran)
-    (last,) = lucky.home.runs(1)
+    (last,) = lucky.runs()
     with duckdb.connect(str(lucky.home.folder / "warehouse.duckdb")) as connection:
         loaded = connection.execute("SELECT count(*) FROM raw_postgres.users WHERE _loaded_at >= ?::TIMESTAMPTZ", [last["started_at"]]).fetchone()
     assert loaded == (3,)
@@ -209,7 +213,7 @@ def test_a_second_run_is_told_who_runs(lucky: Lucky) -> None:
     assert second.code == 3
     assert f"another process is writing this warehouse: process {running.pid}, `warehouse run`, since 2" in second.err
     assert "mend: wait for it to end" in second.err
-    refused, first = lucky.home.runs(2)
+    refused, first = lucky.runs(2)
     assert (refused["status"], first["status"]) == ("failed", "succeeded")
     assert str(running.pid) in refused["error"]
     lucky.tells_nothing(second)
@@ -250,7 +254,7 @@ def test_a_server_that_hangs_up_while_it_is_read_costs_one_run(lucky: Lucky) -> 
     assert "postgres: reading shop.orders: the server hung up" in ran.err
     assert "mend: " in ran.err
     assert fingerprint(lucky.home.folder) == shown
-    assert lucky.home.runs(1)[0]["status"] == "failed"
+    assert lucky.runs()[0]["status"] == "failed"
     lucky.tells_nothing(ran)
     lucky.is_well_again()
 

@@ -3,7 +3,6 @@
 `WAREHOUSE_TRIALS=200` asks for that many kills at random moments instead of 3.
 """
 
-import json
 import os
 import random
 import shutil
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.xdist_group("killed")  # they share a prepared home
 SHORT = 3
 TRIALS = int(os.environ.get("WAREHOUSE_TRIALS", SHORT))
 SEED = 19_970_101
-USERS = 23_570
+USERS = 23_570 if TRIALS > SHORT else 4_000
 EDITED_USERS = 20
 OF_THE_MACHINE = (
     "dlt",
@@ -115,7 +114,7 @@ class Prepared:
 def prepared(company_server: Server, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     """Two runs, so that a third looks back over rows that the second has loaded; then 340 orders and 20 users to load."""
     folder = tmp_path_factory.mktemp("killed")
-    with company_of(company_server, f"killed_{os.getpid()}") as company:
+    with company_of(company_server, f"killed_{os.getpid()}", users=USERS) as company:
         home = Home(folder / "warehouse", company)
         _good_run(forks, home)
         act(company.owner_url, place=10, edit=50, seed=1)
@@ -136,7 +135,7 @@ def test_a_killed_run_is_made_good_by_the_next(prepared: Prepared, forks: Forks,
     assert shown in (prepared.shown, fingerprint(prepared.home.folder))
     assert _versions_of_users(prepared.home) == USERS + EDITED_USERS
     status = "succeeded" if point[0] == COPIED else "interrupted"
-    assert [run["status"] for run in _runs(forks, prepared.home)] == ["succeeded", status, "succeeded", "succeeded"]
+    assert [run["status"] for run in prepared.home.runs(forks=forks)] == ["succeeded", status, "succeeded", "succeeded"]
     assert _recorded_in_the_warehouse(prepared.home) == ["succeeded", "succeeded", status, "succeeded"]
 
 
@@ -148,7 +147,7 @@ def test_a_killed_run_is_made_good_on_another_machine(prepared: Prepared, forks:
     _good_run(forks, prepared.home)
     assert differences(prepared.home.folder, prepared.expected) == []
     assert _versions_of_users(prepared.home) == USERS + EDITED_USERS
-    assert [run["status"] for run in _runs(forks, prepared.home)] == ["succeeded"] * 3  # read back from the warehouse, which knew of two
+    assert [run["status"] for run in prepared.home.runs(forks=forks)] == ["succeeded"] * 3  # read back from the warehouse, which knew of two
 
 
 @pytest.mark.parametrize("point", _points(IN_THE_FIRST_RUN, IN_THE_FIRST_RUN_IN_LONG_TRIALS), ids=_name)
@@ -159,14 +158,14 @@ def test_a_killed_first_run_is_made_good_by_the_next(prepared: Prepared, forks: 
     _good_run(forks, prepared.home)
     assert differences(prepared.home.folder, prepared.expected) == []
     assert _versions_of_users(prepared.home) == USERS
-    assert [run["status"] for run in _runs(forks, prepared.home)] == ["succeeded", "interrupted"]
+    assert [run["status"] for run in prepared.home.runs(forks=forks)] == ["succeeded", "interrupted"]
 
 
 def test_runs_killed_at_random_moments_while_the_company_trades_lose_and_double_nothing(
     company_server: Server, forks: Forks, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     kills, versions = 0, USERS
-    with company_of(company_server, f"random_{os.getpid()}") as company:
+    with company_of(company_server, f"random_{os.getpid()}", users=USERS) as company:
         home = Home(tmp_path / "warehouse", company)
         _good_run(forks, home)
         act(company.owner_url, place=1, edit=1, seed=SEED)
@@ -189,7 +188,7 @@ def test_runs_killed_at_random_moments_while_the_company_trades_lose_and_double_
             assert differences(home.folder, production(company)) == [], what
             assert between in (before, fingerprint(home.folder)), what
             assert _versions_of_users(home) == versions, what
-            last, *earlier = _runs(forks, home)
+            last, *earlier = home.runs(forks=forks)
             assert last["status"] == "succeeded", what
             assert {run["status"] for run in earlier} <= {"succeeded", "interrupted"}, what
             assert "running" not in _recorded_in_the_warehouse(home), what
@@ -251,11 +250,6 @@ def _versions_of_users(home: Home) -> int:
 
 def _recorded_in_the_warehouse(home: Home) -> list[str]:
     return [status for (status,) in _ask(home.folder / "warehouse.duckdb", "SELECT status FROM ops.runs ORDER BY started_at")]
-
-
-def _runs(forks: Forks, home: Home) -> list[dict[str, Any]]:
-    runs: list[dict[str, Any]] = json.loads(forks.warehouse(home, "status", "--json").out)["runs"]
-    return runs
 
 
 def _ask(file: Path, query: str) -> Rows:

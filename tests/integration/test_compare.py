@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from conftest import Company, ask, call
 from integration.test_types import EXACT, TYPES
 
+from monitoring import book
 from pipelines import load, source
 from pipelines.compare import Difference, TableComparison, compare
-from warehouse import ledger
+from warehouse import ledger, storage
 from warehouse.errors import StepFailed, UsageError, WarehouseError
 
 Declare = Callable[[str], None]
@@ -304,11 +306,29 @@ def test_what_cannot_be_compared_is_said(orders: Company, fails: Callable[..., W
 
 
 def test_the_command_line(company: Company) -> None:
+    def told() -> list[dict[str, Any]]:
+        with book.opened() as kept:
+            return [dict(row) for row in kept.execute("SELECT * FROM findings WHERE resolved_at IS NULL AND origin = 'compare'")]
+
     assert call("load", "postgres").code == 0
     ran = call("compare", "postgres", "--json")
     assert ran.code == 0, ran.err
     lines = [json.loads(line) for line in ran.out.splitlines()]
     assert [(line["table"], line["is_equal"], line["differences"]) for line in lines] == [("users", True, []), ("orders", True, [])]
+    with storage.open_warehouse() as connection:
+        connection.execute("UPDATE raw_postgres.orders SET status = 'lost' WHERE id = 4711")
+    ran = call("compare")
+    assert ran.code == 1
+    assert "1 of 2 tables differ from their source: orders" in ran.err
+    (found,) = told()
+    assert (found["table_name"], found["check_name"], found["observed"], found["route"]) == ("raw_postgres.orders", "source differs", "1 changed", "slack")
+    assert "-- 4711: differs (status)\n" in found["query"]
+    assert call("compare", "postgres", "users").code == 0
+    assert told() == [found], "orders were not looked at"
+    with storage.open_warehouse() as connection:
+        connection.execute("DELETE FROM raw_postgres.orders WHERE id = 4711")
+    assert call("compare").code == 1
+    assert [one["observed"] for one in told()] == ["1 missing"]
     ran = call("compare", "postgres", "nonsense")
     assert ran.code == 2
     assert "tables: orders, users" in ran.err

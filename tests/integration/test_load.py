@@ -355,3 +355,27 @@ def test_free_text_of_a_table_is_scrubbed_on_its_way(company: Company, monkeypat
     load_postgres()
     assert ask("SELECT status FROM raw_postgres.orders WHERE id = 7") == [("ask [email] or [phone]",)]
     assert ask("SELECT count(DISTINCT status) > 1 FROM raw_postgres.orders") == [(True,)]
+
+
+@pytest.mark.parametrize("lost", ["id = 4711", "id % 2 = 0"])
+def test_a_row_lost_between_the_landing_zone_and_the_table_stops_the_load_and_is_brought_back(
+    company: Company, monkeypatch: pytest.MonkeyPatch, fails: Callable[..., WarehouseError], lost: str
+) -> None:
+    load_postgres()
+    company.execute("UPDATE shop.orders SET status = 'returned', updated_at = now() WHERE id BETWEEN 4000 AND 4999")
+    number = company.rows(f"SELECT count(*) FROM shop.orders WHERE {lost} AND id BETWEEN 4000 AND 4999")[0][0]
+    merge = raw.merge
+
+    def lossy(connection: Any, source: str, table: str, *rest: Any) -> None:
+        merge(connection, source, table, *rest)
+        connection.execute(f"DELETE FROM raw_postgres.{table} WHERE {lost} AND id BETWEEN 4000 AND 4999" if table == "orders" else "SELECT 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raw, "merge", lossy)
+        error = fails(load_postgres)
+    assert f"{number:,} of the 1,000 rows that were read for orders did not reach raw_postgres.orders" in error.what
+    assert "warehouse rebuild postgres" in (error.mend or "")
+    with ledger.run("rebuild postgres") as run:
+        rebuild.rebuild("postgres", run)
+    load_postgres()
+    assert orders_of_raw() == orders_of(company)

@@ -126,10 +126,10 @@ def test_a_new_level_is_told_for_a_while_and_then_is_the_usual_one(connection: d
 def test_one_row_that_is_lost_or_doubled_on_the_way_is_found(connection: duckdb.DuckDBPyConnection, change: str, observed: str) -> None:
     connection.execute("CREATE TABLE raw_x.a AS SELECT i AS id, CASE WHEN i > 9 THEN now() END AS deleted_at FROM range(12) AS rows(i)")
     connection.execute("CREATE TABLE staging.b AS SELECT id AS b_id FROM raw_x.a WHERE deleted_at IS NULL")
-    pairs = Expectations.model_validate({"rows": [PAIR, {**PAIR, "of": "raw_x.never_loaded"}]})
-    assert check_completeness(connection, pairs, NOW) == []
+    pairs = Expectations.model_validate({"rows": [PAIR, {**PAIR, "of": "raw_y.never_loaded"}]})
+    assert check_completeness(connection, pairs, NOW, ["y"]) == []
     connection.execute(change)
-    (found,) = check_completeness(connection, pairs, NOW)
+    (found,) = check_completeness(connection, pairs, NOW, ["y"])
     assert (found.table, found.severity, found.observed) == ("staging.b", "error", observed)
     assert len(connection.execute(found.query).fetchall()) == min(20, int(observed.split()[2]) + int(observed.split()[4]) or 1)
 
@@ -166,7 +166,7 @@ def test_quiet_hours_do_not_count(connection: duckdb.DuckDBPyConnection, newest:
 
 def test_what_is_declared_names_columns_that_their_contracts_have() -> None:
     contracts, declared = read_contracts(), read_expectations()
-    named = {pair for one in declared.rows for pair in ((one.table, one.key), (one.of, one.of_key))}
+    named = {(table, key) for one in declared.rows for table, keys in ((one.table, one.keys), (one.of, one.of_keys)) for key in keys}
     named |= {(table, one.time) for table, one in declared.newest.items()}
     for table, one in declared.anomalies.items():
         columns = (one.day, one.by or one.day, *one.sums, *one.means, *one.null_rates, *one.distinct_shares)
