@@ -49,7 +49,7 @@ trials-backup: setup  ## 1,000 faults at backups and restores: kills, bad networ
 	@WAREHOUSE_TRIALS=$${WAREHOUSE_TRIALS:-1000} $(BIN)/python -m pytest -n 0 -s tests/e2e/test_backup_killed.py
 
 trials-monitoring: setup  ## How many faults monitoring finds, how often it cries wolf: an hour; WITH="--short" for a look, "--write" keeps it in docs
-	@$(BIN)/python -m tests.trials_monitoring $(WITH)
+	@$(BIN)/python -m tests.trials $(WITH)
 
 lint: setup  ## ruff, mypy, sqlmesh lint and format, workflows
 	@$(BIN)/ruff check .

@@ -1,81 +1,68 @@
 """Days that are not like the weeks before them: volume, sums, means, null rates and distinct shares, by one SQL query a table.
 
-A day is compared with what its weekday and the last two weeks let expect, on a scale on which ordinary noise is alike at every
-level: logarithms of amounts, arc sines of shares. How much is ordinary is learned from how the eight weeks before it differed
-from the same expectation (the median of absolute differences), which a few bad days cannot move. A difference must also be
-large in itself to be told. A single day and the last three days together are judged.
+The query adds up each day of the last twelve weeks; `monitoring/usual.py` says what they let expect and how far off is unusual.
+A single day and the last three days together are judged, each segment by itself and all of them together: what hits all
+segments is surer in all of them, also where sums of them (of several currencies) would mean nothing.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from monitoring import usual
 from monitoring.expectations import Expectations, Watched
 from monitoring.findings import SAMPLE_ROWS, Finding
-from warehouse.sql import literal, quoted
+from warehouse.sql import quoted
 
 if TYPE_CHECKING:
+    import numpy as np
     from duckdb import DuckDBPyConnection
 
-HISTORY_DAYS = 56
-LEVEL_DAYS = 14
-LEAST_DAYS = 28
-"""Days of history that are needed before anything is judged."""
-LIMIT = 4.2
-"""How many times the ordinary difference is unusual."""
-LIMIT_TOGETHER = 3.0
-"""The same for the mean of the last three days."""
-LEAST_CHANGE = {"amount": math.log(1.25), "share": 0.12}
-"""What must have changed at the least, on the scale that is judged: a quarter of an amount; about 6 points of a share near a half."""
-LEAST_NOISE = {"amount": 0.02, "share": 0.01}
+    Array = np.ndarray[Any, Any]
 
-_JUDGE = """
-WITH daily AS MATERIALIZED ({daily}),
-spread AS MATERIALIZED (
-  SELECT metric, kind, segment, day, value, table_rows,
-    CASE kind WHEN 'amount' THEN ln(1 + greatest(value, 0)) ELSE asin(sqrt(least(greatest(value, 0), 1))) END AS y,
-    isodow(day) AS weekday
-  FROM daily
-  WHERE NOT list_contains($special, day) AND value IS NOT NULL
-),
-weekdays AS (
-  SELECT metric, segment, weekday, median(y) AS y FROM spread WHERE day < $first_judged GROUP BY ALL
-),
-middles AS (
-  SELECT metric, segment, median(y) AS y FROM spread WHERE day < $first_judged GROUP BY ALL
-),
-level AS MATERIALIZED (
-  SELECT spread.*, spread.y - (weekdays.y - middles.y) AS flat
-  FROM spread JOIN weekdays USING (metric, segment, weekday) JOIN middles USING (metric, segment)
-),
-compared AS (
-  SELECT *,
-    flat - median(flat) OVER before AS difference,
-    count(*) OVER before AS days_before
-  FROM level
-  WINDOW before AS (PARTITION BY metric, segment ORDER BY day RANGE BETWEEN INTERVAL {level_days} DAYS PRECEDING AND INTERVAL 1 DAY PRECEDING)
-),
-threes AS (
-  SELECT *,
-    avg(difference) OVER three AS together,
-    count(*) OVER three AS days_together
-  FROM compared WHERE days_before >= {level_days} // 2
-  WINDOW three AS (PARTITION BY metric, segment ORDER BY day RANGE BETWEEN INTERVAL 2 DAYS PRECEDING AND CURRENT ROW)
-),
-noise AS (
-  SELECT metric, segment,
-    1.4826 * median(abs(difference)) AS ordinary,
-    1.4826 * median(abs(together)) FILTER (days_together = 3) AS ordinary_together,
-    count(*) AS days
-  FROM threes WHERE day < $first_judged GROUP BY ALL
-)
-SELECT metric, kind, segment, day, value, table_rows, y, difference, CASE WHEN days_together = 3 THEN together END, ordinary, ordinary_together
-FROM threes JOIN noise USING (metric, segment)
-WHERE day >= $first_judged AND days >= {least_days} - {level_days} // 2
-ORDER BY metric, segment, day
-"""
+
+@dataclass(frozen=True)
+class Series:
+    """The days of one metric of one segment; '' is all of them.
+
+    Attributes:
+        values: one a day, as they are; NaN where there is none.
+        chance: the variance that chance alone gives each, on the scale that is judged.
+    """
+
+    metric: str
+    kind: str
+    segment: str
+    values: "Array"
+    chance: "Array"
+
+    @property
+    def scaled(self) -> "Array":
+        """The values on the scale that is judged."""
+        import numpy as np
+
+        scaled: Array = np.log1p(np.maximum(self.values, 0)) if self.kind == "amount" else np.arcsin(np.sqrt(np.clip(self.values, 0, 1)))
+        return scaled
+
+
+@dataclass(frozen=True)
+class Unusual:
+    """One metric of one segment ('' for all) whose last day, or last three, are unusual.
+
+    Attributes:
+        value: what it was on the last day; None where segments are told together and have no common value.
+        change: by how much it differs from what is usual, on the scale that is judged.
+        is_alone: whether the last day is unusual by itself.
+    """
+
+    metric: str
+    kind: str
+    segment: str
+    value: float | None
+    change: float
+    is_alone: bool
 
 
 def check_anomalies(connection: "DuckDBPyConnection", expectations: Expectations, now: datetime) -> list[Finding]:
@@ -89,112 +76,118 @@ def check_anomalies(connection: "DuckDBPyConnection", expectations: Expectations
     """
     query = "SELECT schema_name || '.' || table_name, list(column_name) FROM duckdb_columns() WHERE database_name = current_database() GROUP BY 1"
     there = {table: set(columns) for table, columns in connection.execute(query).fetchall()}
-    found = []
+    last, found = now.date() - timedelta(days=1), []
     for table, watched in expectations.anomalies.items():
         named = {watched.day, watched.by or watched.day, *watched.sums, *watched.means, *watched.null_rates, *watched.distinct_shares}
         if named <= there.get(table, set()):  # what is missing is a finding of the contract
-            found += [_finding(table, watched, one, now) for one in judged(connection, table, watched, expectations, now) if one.is_unusual]
+            found += [_finding(table, watched, one, last, now) for one in unusual(connection, table, watched, expectations, last)]
     return found
 
 
-@dataclass(frozen=True)
-class Judged:
-    """One metric of one segment on its last day; differences are on the scale that is judged.
+def unusual(connection: "DuckDBPyConnection", table: str, watched: Watched, expectations: Expectations, last: date) -> Iterator[Unusual]:
+    """What is unusual about the day `last` of a table, or about the three days up to it."""
+    first = last - timedelta(days=usual.WINDOW_DAYS - 1)
+    series = daily(connection, table, watched, first, last)
+    if not series:
+        return
+    verdict = judged(series, first, expectations.special_days(first, last))
+    pooled = [(series[pool[0]].metric, series[pool[0]].kind, "", None) for pool in pools(series)]
+    told = [(one.metric, one.kind, one.segment, float(one.values[-1])) for one in series] + pooled
+    for number, (metric, kind, segment, value) in enumerate(told):
+        if verdict.is_unusual[0, number]:
+            is_alone = bool(verdict.is_alone[0, number])
+            change = float((verdict.alone if is_alone else verdict.together)[0, number])
+            yield Unusual(metric, kind, segment, value, change, is_alone)
 
-    Attributes:
-        noise: the ordinary difference of one day.
-        noise_together: that of the mean of three days, which is larger than chance would have it where noise lasts.
-        alone: the last day's difference; None when that day is special.
-        together: the mean difference of the last three days; None when one of them is special.
+
+def judged(series: list[Series], first: date, special: list[date]) -> usual.Verdict:
+    """Judge every window of days that series hold: as many as they have days more than one window, and one.
+
+    Args:
+        first: the day of their first value.
+        special: days that are neither judged nor learned from.
     """
+    import numpy as np
 
-    metric: str
-    kind: str
-    segment: str
-    day: date
-    value: float
-    y: float
-    noise: float
-    noise_together: float
-    alone: float | None
-    together: float | None
+    def windows(values: "Array") -> "Array":
+        return np.moveaxis(np.lib.stride_tricks.sliding_window_view(values, usual.WINDOW_DAYS, axis=-1), -2, 0)
 
-    @property
-    def is_alone(self) -> bool:
-        """Whether the last day is unusual by itself."""
-        return self.alone is not None and abs(self.alone) > max(LIMIT * self.noise, LEAST_CHANGE[self.kind])
-
-    @property
-    def is_unusual(self) -> bool:
-        """Whether the last day, or the last three together, are unusual."""
-        least = max(LIMIT_TOGETHER * self.noise_together, LEAST_CHANGE[self.kind])
-        return self.is_alone or (self.together is not None and abs(self.together) > least)
+    days = len(series[0].values)
+    usable = np.array([first + timedelta(days=day) not in set(special) for day in range(days)])
+    weekdays = (first.weekday() + np.arange(days)) % 7
+    values, chance = np.stack([one.scaled for one in series]), np.stack([one.chance for one in series])
+    return usual.judge(windows(values), windows(chance), windows(usable), windows(weekdays), [one.kind for one in series], pools(series))
 
 
-def judged(connection: "DuckDBPyConnection", table: str, watched: Watched, expectations: Expectations, now: datetime) -> Iterator[Judged]:
-    """Every metric of a table that has enough history, on the last day that is over."""
-    last = now.date() - timedelta(days=1)
-    first = last - timedelta(days=HISTORY_DAYS + 2)
-    special = expectations.special_days(first, last)
-    sql = _JUDGE.format(daily=_daily(table, watched), level_days=LEVEL_DAYS, least_days=LEAST_DAYS)
-    rows = connection.execute(sql, {"first": first, "last": last, "special": special, "first_judged": last - timedelta(days=2)}).fetchall()
-    newest: dict[tuple[str, str], tuple[str, date, float, float, float, float, float | None, float, float | None]] = {}
-    for metric, kind_of_it, segment, *of_day in rows:
-        newest[metric, segment] = (kind_of_it, *of_day)
-    for (metric, segment), (kind, day, value, rows_of_day, y, difference, together, ordinary, ordinary_together) in newest.items():
-        noise = max(ordinary, LEAST_NOISE[kind], _chance(metric, kind, _value(kind, y - difference), rows_of_day))
-        lasting = max(ordinary_together or 0, noise / math.sqrt(3))
-        yield Judged(metric, kind, segment, day, value, y, noise, lasting, *((difference, together) if day == last else (None, None)))
+def pools(series: list[Series]) -> list[list[int]]:
+    """Which series are the segments of one amount, and so are judged together as well. Numbers of rows are added up instead."""
+    amounts = dict.fromkeys(one.metric for one in series if one.kind == "amount" and one.metric != "volume")
+    members = [[number for number, one in enumerate(series) if one.metric == metric] for metric in amounts]
+    return [pool for pool in members if len(pool) > 1]
 
 
-def _daily(table: str, watched: Watched) -> str:
-    """One row a metric, segment and day. A day without rows between the first one and the last judged one counts as nothing."""
-    day, total = quoted(watched.day), ""
+def daily(connection: "DuckDBPyConnection", table: str, watched: Watched, first: date, last: date) -> list[Series]:
+    """Every metric of every segment on the days from `first` to `last`. A day without rows, after a segment's first one, counts as nothing."""
+    import numpy as np
+
+    metrics = [("volume", "amount", "count(*)::DOUBLE", "1.0 / count(*)")]
+    for column, name in ((quoted(column), column) for column in watched.sums):
+        metrics.append((f"sum {name}", "amount", f"sum({column})::DOUBLE", f"sum({column}::DOUBLE ^ 2) / nullif(sum({column})::DOUBLE ^ 2, 0)"))
+    for column, name in ((quoted(column), column) for column in watched.means):
+        of_a_sum = f"sum({column}::DOUBLE ^ 2) / nullif(sum({column})::DOUBLE ^ 2, 0)"
+        metrics.append((f"mean {name}", "amount", f"avg({column})::DOUBLE", f"greatest({of_a_sum} - 1 / nullif(count({column}), 0), 0)"))
+    metrics += [(f"null rate {name}", "share", f"avg(({quoted(name)} IS NULL)::INT)", "0.25 / count(*)") for name in watched.null_rates]
+    metrics += [(f"distinct share {name}", "share", f"count(DISTINCT {quoted(name)}) / count(*)", "0.25 / count(*)") for name in watched.distinct_shares]
     segment = f"coalesce({quoted(watched.by)}::VARCHAR, '')" if watched.by else "''"
-    metrics = [("volume", "", "amount", "count(*)::DOUBLE")]
-    metrics += [("sum", column, "amount", f"sum({quoted(column)})::DOUBLE") for column in watched.sums]
-    metrics += [("mean", column, "amount", f"avg({quoted(column)})::DOUBLE") for column in watched.means]
-    metrics += [("null rate", column, "share", f"avg(({quoted(column)} IS NULL)::INT)") for column in watched.null_rates]
-    metrics += [("distinct share", column, "share", f"count(DISTINCT {quoted(column)}) / count(*)") for column in watched.distinct_shares]
-    values = ", ".join(f"{sql} AS m{number}" for number, (_, _, _, sql) in enumerate(metrics))
-    names = [f"{what} {column}".strip() for what, column, _, _ in metrics]
-    told = [
-        f"SELECT {literal(name)} AS metric, {literal(metrics[number][2])} AS kind, segment, day, "
-        + (f"coalesce(m{number}, 0)" if metrics[number][0] in ("volume", "sum") else f"m{number}")
-        + " AS value, coalesce(m0, 0) AS table_rows FROM filled"
-        for number, name in enumerate(names)
-    ]
-    if watched.by:  # what hits all segments is seen sooner in all of them; sums of several currencies mean nothing
-        total = " UNION ALL SELECT 'volume', 'amount', '', day, sum(coalesce(m0, 0)), sum(coalesce(m0, 0)) FROM filled GROUP BY ALL"
-    return f"""
-    WITH grouped AS MATERIALIZED (
-      SELECT {segment} AS segment, {day}::DATE AS day, {values}
-      FROM {table} WHERE {day} >= $first::DATE AND {day} < $last::DATE + 1 GROUP BY ALL
-    ),
-    stretches AS (SELECT segment, min(day) AS begin FROM grouped GROUP BY ALL),
-    days AS (SELECT segment, unnest(generate_series(begin, $last::DATE, INTERVAL 1 DAY))::DATE AS day FROM stretches),
-    filled AS MATERIALIZED (SELECT * FROM days LEFT JOIN grouped USING (segment, day))
-    {" UNION ALL ".join(told)}{total}
-    """
+    columns = ", ".join(f"{value} AS v{number}, {chance} AS c{number}" for number, (_, _, value, chance) in enumerate(metrics))
+    query = (
+        f"SELECT {segment} AS segment, date_diff('day', $first::DATE, {quoted(watched.day)}::DATE)::INT AS day, {columns} FROM {table} "
+        f"WHERE {quoted(watched.day)} >= $first::DATE AND {quoted(watched.day)} < $last::DATE + 1 GROUP BY ALL"
+    )
+    rows = connection.execute(query, {"first": first.isoformat(), "last": last.isoformat()}).fetchnumpy()  # to bind dates, DuckDB imports pandas
+    length, found = (last - first).days + 1, []
+    segments, at = np.asarray(rows["segment"]), np.asarray(rows["day"], dtype=int)
+    total = np.zeros(length)
+    for name in sorted(set(segments.tolist())):
+        mine = segments == name
+        for number, (metric, kind, _, _) in enumerate(metrics):
+            values, chance = np.full(length, np.nan), np.full(length, np.nan)
+            if metric.split(" ")[0] in ("volume", "sum"):
+                values[at[mine].min() :] = 0
+                chance[at[mine].min() :] = 1
+            for target, column in ((values, f"v{number}"), (chance, f"c{number}")):
+                given: Array = np.ma.filled(np.ma.asarray(rows[column][mine], dtype=float), np.nan)
+                target[at[mine]] = np.where(np.isnan(given) & ~np.isnan(target[at[mine]]), target[at[mine]], given)
+            found.append(Series(metric, kind, name, values, chance))
+            if metric == "volume":
+                total += np.nan_to_num(values)
+    if watched.by and len(segments):
+        total[: int(at.min())] = np.nan
+        found.append(Series("volume", "amount", "", total, 1 / np.maximum(total, 1)))
+    return found
 
 
-def _chance(metric: str, kind: str, expected: float, rows: float) -> float:
-    """How much chance alone moves a count or a share of so many rows: few rows vary more than the weeks before may have shown."""
-    if kind == "share":
-        return 0.5 / math.sqrt(max(rows, 1))
-    return 1 / math.sqrt(max(expected, 1)) if metric == "volume" else 0.0
-
-
-def _value(kind: str, y: float) -> float:
-    return math.exp(y) - 1 if kind == "amount" else math.sin(min(max(y, 0), math.pi / 2)) ** 2
-
-
-def _finding(table: str, watched: Watched, one: Judged, now: datetime) -> Finding:
+def _finding(table: str, watched: Watched, one: Unusual, last: date, now: datetime) -> Finding:
     what, _, column = one.metric.rpartition(" ") if " " in one.metric else (one.metric, "", "")
     of = f" of {watched.by} {one.segment}" if one.segment else ""
-    observed = f"{one.metric}{of} on {one.day}: {one.value:,.4g}" + ("" if one.is_alone else ", and the two days before are alike")
-    usual = _value(one.kind, one.y - ((one.alone if one.is_alone else one.together) or 0))
+    if one.value is None:
+        observed = f"{one.metric} of every {watched.by} together on {last}: {math.expm1(one.change):+.0%}"
+        expected = "about as in the weeks before"
+    else:
+        observed = f"{one.metric}{of} on {last}: {one.value:,.4g}"
+        expected = f"about {_before(one):,.4g}, as in the weeks before"
+    observed += "" if one.is_alone else ", and the two days before are alike"
     query = f"SELECT {quoted(watched.day)}::DATE AS day, count(*) AS table_rows FROM {table} GROUP BY 1 ORDER BY 1 DESC LIMIT {SAMPLE_ROWS}"
-    since = datetime(one.day.year, one.day.month, one.day.day, tzinfo=now.tzinfo)
+    if watched.by:
+        query = query.replace("AS day,", f"AS day, {quoted(watched.by)},").replace("GROUP BY 1", "GROUP BY ALL")
+    since = datetime(last.year, last.month, last.day, tzinfo=now.tzinfo)
     name = f"unusual {what}" + (f" ({one.segment})" if one.segment else "")
-    return Finding(name, table, column or None, "warning", observed, f"about {usual:,.4g}, as in the weeks before", since, query)
+    return Finding(name, table, column or None, "warning", observed, expected, since, query)
+
+
+def _before(one: Unusual) -> float:
+    """What is usual, on the scale of the value."""
+    value = one.value or 0.0
+    if one.kind == "amount":
+        return math.expm1(math.log1p(max(value, 0)) - one.change)
+    return math.sin(min(max(math.asin(math.sqrt(value)) - one.change, 0), math.pi / 2)) ** 2

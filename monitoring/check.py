@@ -1,4 +1,4 @@
-"""Check everything there is to check: contracts and freshness of every table, rows lost on the way, and unusual days."""
+"""Check everything there is to check: contracts and freshness of every table, rows lost on the way or deleted, and unusual days."""
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
@@ -7,6 +7,7 @@ from monitoring.anomalies import check_anomalies
 from monitoring.completeness import check_completeness, check_newest
 from monitoring.contract_files import read_contracts
 from monitoring.contracts import check_contracts
+from monitoring.deletes import check_deletes
 from monitoring.expectations import read_expectations
 from monitoring.findings import Finding
 from monitoring.schema_changes import schema_changes
@@ -39,7 +40,7 @@ def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) ->
             traced.set(findings=len(found))
         with telemetry.span("check completeness"):
             found += check_completeness(connection, expectations, now, left_out)
-        for look in (check_newest, check_anomalies):
+        for look in (check_newest, check_deletes, check_anomalies):
             with telemetry.span(look.__name__.replace("_", " ")):
                 found += look(connection, expectations, now)
         return found

@@ -61,6 +61,13 @@ class SameRows(_Strict):
         return [self.of_key] if isinstance(self.of_key, str) else self.of_key or self.keys
 
 
+class Deletes(_Strict):
+    """`time` says since when the source no longer has a row; more than the share `above` of all rows within a day is told."""
+
+    time: Name
+    above: Annotated[float, Field(gt=0, lt=1)]
+
+
 class Quiet(QuietHours):
     """Hours in which nothing is expected; `weekends` adds Saturday and Sunday."""
 
@@ -112,6 +119,7 @@ class Expectations(_Strict):
     anomalies: dict[Table, Watched] = {}
     rows: list[SameRows] = []
     newest: dict[Table, Newest] = {}
+    deletes: dict[Table, Deletes] = {}
     calendar: list[Special] = []
 
     def special_days(self, first: date, last: date) -> list[date]:

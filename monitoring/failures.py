@@ -1,11 +1,12 @@
-"""Runs that failed, as findings: which step, and since when it has failed run after run."""
+"""Runs that failed, as findings: which step, and since when it has failed run after run; and audits that stopped a build."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from monitoring.book import record
 from monitoring.findings import Finding
-from monitoring.incidents import RUN_FAILED
+from monitoring.incidents import AUDIT, RUN_FAILED
 from monitoring.lineage import EVERYTHING
 from monitoring.rules import Rules, routed
 from warehouse.errors import FindingsFound, LeaseHeld
@@ -13,6 +14,8 @@ from warehouse.ledger import Run, Step
 from warehouse.sql import literal
 
 REFUSED = "refused by the load"
+_AUDITED = re.compile(r"^(\w+\.\w+): audit (\w+) (found \d+ rows)$", re.MULTILINE)
+"""How transform/report.py says that an audit failed."""
 _PLACES = {"transform": "marts", "check": "contracts", "publish": "published"}
 
 
@@ -20,7 +23,7 @@ def record_run(run: Run, error: BaseException | None, refused: Sequence[tuple[st
     """Note what failed in a run, and that what failed before has succeeded now.
 
     Args:
-        error: what the run ended with. Findings are told by themselves; an operator's Ctrl+C and a warehouse that another
+        error: what the run ended with. Findings are told by themselves, those of audits here; an operator's Ctrl+C and a warehouse that another
             process is writing are no failures.
         refused: tables (schema.table) whose load did not believe its source, and why.
     """
@@ -32,10 +35,14 @@ def record_run(run: Run, error: BaseException | None, refused: Sequence[tuple[st
         found.append(_finding(run, EVERYTHING, f"{type(error).__name__}: {error}", now))
     if error is None or isinstance(error, FindingsFound):
         well.add(EVERYTHING)
+    built = [step for step in run.steps if step.name == "transform" and step.status in ("succeeded", "findings")]
+    found += [_audit(model, audit, rows, now) for step in built for model, audit, rows in _AUDITED.findall(step.error or "")]
     found += [Finding(REFUSED, table, None, "error", why.split("\n")[0], "every row of the source is believed", now, "") for table, why in refused]
     places = well - {finding.table for finding in found}
 
     def looked_at(check: str, table: str) -> bool:
+        if check.startswith(AUDIT):
+            return bool(built)
         return table in places if check == RUN_FAILED else table.split(".")[0] in places
 
     record(routed(found, rules), origin="run", now=now, looked_at=looked_at)
@@ -59,3 +66,8 @@ def _finding(run: Run, place: str, why: str, now: datetime) -> Finding:
         now,
         query,
     )
+
+
+def _audit(model: str, audit: str, found: str, now: datetime) -> Finding:
+    observed = f"the audit {found}: neither the table nor what is made of it was built, readers keep what passed"
+    return Finding(f"{AUDIT}{audit}", model, None, "error", observed, f"no row of audits/{audit}.sql or of SQLMesh's audit of that name", now, "")

@@ -10,9 +10,12 @@ from monitoring.lineage import Lineage
 RUN_FAILED = "run failed"
 OUTDATED = {"freshness", "completeness", "newest row"}
 """What is seen of tables whose source was not loaded: they are old, or lack rows. Nothing else follows from that alone."""
+AUDIT = "audit "
+"""What audits are called by that stopped a build: rows further up say why, and what was not built lacks rows."""
 SHAPE = {"schema", "schema change"}
 UNUSUAL = "unusual "
 """What the checks of unusual days are called by: symptoms, never a cause of anything but each other."""
+DELETES = f"{UNUSUAL}deletes"
 _FOLLOWS_FROM_SHAPE = {"schema", "evaluation", "missing", "contract"}
 
 
@@ -56,22 +59,39 @@ def explains(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
         return _explains_unusual(cause, finding, lineage)
     if cause.check.startswith(UNUSUAL):
         return False
+    if finding.check.startswith(AUDIT) or (cause.check.startswith(AUDIT) and finding.check in OUTDATED):
+        return _explains_stopped_build(cause, finding, lineage)
     if cause.check == RUN_FAILED:
         return finding.check in OUTDATED and lineage.is_above(cause.table, finding.table)
+    if cause.check == "duplicate" and finding.check == "completeness":
+        return cause.table == finding.table or lineage.is_above(cause.table, finding.table)  # rows that are there twice are rows too many
     if RUN_FAILED in (finding.check, cause.check) or cause.check in OUTDATED or finding.check == "freshness":
         follows = OUTDATED - {"freshness"} if cause.check == "freshness" else {cause.check}
         return cause.check in OUTDATED and finding.check in follows and finding.check != "freshness" and lineage.is_above(cause.table, finding.table)
     is_above = lineage.is_above(cause.table, finding.table)
     if cause.check in SHAPE:
-        same_table = cause.table == finding.table and (finding.check == "evaluation" or (cause.check == "schema change" and finding.check == "schema"))
+        is_column = cause.column is not None and cause.column == finding.column
+        is_shape = finding.check == "evaluation" or (cause.check == "schema change" and (finding.check == "schema" or is_column))
+        same_table = cause.table == finding.table and is_shape
         return same_table or (is_above and finding.check in _FOLLOWS_FROM_SHAPE)
     if finding.check in SHAPE:
         return False
     return is_above and (cause.check == finding.check or (cause.column is not None and cause.column == finding.column))
 
 
+def _explains_stopped_build(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
+    """Whether wrong rows (or a shape) further up or in the same table stopped a build, or a stopped build is why a table lacks rows."""
+    if cause.check.startswith(AUDIT) or finding.check in OUTDATED:
+        is_same_table = cause.table == finding.table and not finding.check.startswith(AUDIT)
+        return finding.check != "freshness" and (is_same_table or lineage.is_above(cause.table, finding.table))
+    is_cause = cause.severity == "error" and cause.check != RUN_FAILED and cause.check not in OUTDATED
+    return is_cause and (cause.table == finding.table or lineage.is_above(cause.table, finding.table))
+
+
 def _explains_unusual(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
     """Whatever is wrong further up, or with the rows of the same table, shows in its days; and fewer rows have smaller sums."""
+    if DELETES in (cause.check, finding.check):
+        return cause.check == DELETES and lineage.is_above(cause.table, finding.table)
     if cause.check.startswith(UNUSUAL):
         is_volume = cause.check.startswith(f"{UNUSUAL}volume") and not finding.check.startswith(f"{UNUSUAL}volume")
         return (is_volume and cause.table == finding.table) or (lineage.is_above(cause.table, finding.table) and cause.check == finding.check)

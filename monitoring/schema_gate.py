@@ -63,7 +63,10 @@ def judge_schemas(connection: "DuckDBPyConnection", contracts: Mapping[str, Cont
             gate.missing_tables.add(table)
             gate.findings.append(_finding(table, None, "the table is missing", "the table is there", now))
             continue
-        _compare(gate, contract, actual[table], now)
+        _note(gate, contract, actual[table])
+    for table, contract in contracts.items():
+        if table not in gate.missing_tables:
+            _compare(gate, contract, actual[table], contracts, now)
     for table in sorted(actual.keys() - contracts.keys()):
         if _is_governed(*table.split(".", 1)):
             expected = f"a contract soda/{table.replace('.', '/')}.yml"
@@ -71,23 +74,41 @@ def judge_schemas(connection: "DuckDBPyConnection", contracts: Mapping[str, Cont
     return gate
 
 
-def _compare(gate: Gate, contract: Contract, actual: Mapping[str, str], now: datetime) -> None:
+def _difference(contract: Contract, actual: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """The columns that are missing, and those that have another type."""
     expected = {column.name: _canonical(column.data_type) for column in contract.columns}
-    missing = [name for name in expected if name not in actual]
-    changed = [name for name in expected if name in actual and actual[name] != expected[name]]
-    extra = [] if contract.schema_check.allow_extra_columns else [name for name in actual if name not in expected]
+    return [name for name in expected if name not in actual], [name for name in expected if name in actual and actual[name] != expected[name]]
+
+
+def _note(gate: Gate, contract: Contract, actual: Mapping[str, str]) -> None:
+    expected = {column.name: _canonical(column.data_type) for column in contract.columns}
+    missing, changed = _difference(contract, actual)
     gate.unusable[contract.table] = {*missing, *(name for name in changed if _family(actual[name]) != _family(expected[name]))}
+
+
+def _compare(gate: Gate, contract: Contract, actual: Mapping[str, str], contracts: Mapping[str, Contract], now: datetime) -> None:
+    expected = {column.name: _canonical(column.data_type) for column in contract.columns}
+    missing, changed = _difference(contract, actual)
+    extra = [] if contract.schema_check.allow_extra_columns else [name for name in actual if name not in expected]
     if not (missing or changed or extra):
         return
+    others = [table for table in contracts if table != contract.table and gate.unusable[contract.table] and table not in gate.missing_tables]
+    elsewhere = sum(_asks(check, contract.table) and not gate.allows(table, check) for table in others for check in contracts[table].all_checks())
     withheld = sum(not gate.allows(contract.table, check) for check in contract.all_checks())
     observed = [f"column {name} is missing" for name in missing]
     observed += [f"column {name} is {actual[name]}" for name in changed]
     observed += [f"column {name} is not declared" for name in extra]
     if withheld:
         observed.append(f"{withheld} checks that need these columns were not run")
+    if elsewhere:
+        observed.append(f"{elsewhere} checks of other tables that need these columns were not run")
     wanted = [f"{name} {expected[name]}" for name in (*missing, *changed)] or ["only the declared columns"]
     named = [*missing, *changed, *extra]
     gate.findings.append(_finding(contract.table, named[0] if len(named) == 1 else None, "; ".join(observed), ", ".join(wanted), now))
+
+
+def _asks(check: Check, table: str) -> bool:
+    return bool(re.search(rf"\b{re.escape(table)}\b", check.body.model_dump_json(exclude={"name"})))
 
 
 def _canonical(data_type: str) -> str:

@@ -4,13 +4,13 @@ The published copy is read (on MotherDuck the marts themselves), never the write
 """
 
 import threading
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime, timedelta
+from math import expm1, isnan, pi, sin
 from typing import TYPE_CHECKING
 
-from monitoring import anomalies
+from monitoring import anomalies, usual
 from monitoring.expectations import Expectations, Watched
 from monitoring.report.facts import Point, Series
 from warehouse import storage
@@ -68,20 +68,16 @@ def read_series(expectations: Expectations, now: datetime) -> tuple[list[Series]
 def _table(connection: "DuckDBPyConnection", table: str, watched: Watched, expectations: Expectations, now: datetime) -> tuple[list[Series], list[str]]:
     counted = watched.model_copy(update={"means": [], "null_rates": [], "distinct_shares": []})
     day = quoted(watched.day)
-    edges = connection.execute(f"SELECT min({day})::DATE, max({day})::DATE FROM {table} WHERE {day} < {_date(now.date())}").fetchone()
+    edges = connection.execute(f"SELECT min({day})::DATE, max({day})::DATE FROM {table} WHERE {day} < DATE '{now.date()}'").fetchone()
     if edges is None or edges[0] is None:
         return [], [f"{table} has no day that is over."]
     begin, last = edges
     shown = max(begin, last - timedelta(days=DAYS - 1))
-    daily = f"SELECT metric, segment, day, value, table_rows FROM ({anomalies._daily(table, counted)}) WHERE value IS NOT NULL ORDER BY day"
-    values = connection.execute(_written(daily, first=_date(shown), last=_date(last))).fetchall()
-    bands = _bands(connection, table, counted, expectations, begin, shown, last)
-    rows_of: dict[str, int] = defaultdict(int)
-    points: dict[tuple[str, str], list[Point]] = defaultdict(list)
-    for metric, segment, at, value, rows in values:
-        if metric == "volume":
-            rows_of[segment] += int(rows)
-        points[metric, segment].append(Point(at, value, *bands.get((metric, segment, at), (None, None, None))))
+    first = shown - timedelta(days=usual.WINDOW_DAYS - 1)
+    series = anomalies.daily(connection, table, counted, first, last)
+    verdict = anomalies.judged(series, first, expectations.special_days(first, last))
+    points = {(one.metric, one.segment): list(_points(one, number, verdict, shown)) for number, one in enumerate(series)}
+    rows_of = {one.segment: float(sum(point.value for point in points[one.metric, one.segment])) for one in series if one.metric == "volume"}
     wanted, left_out = _wanted(table, rows_of, points, bool(watched.by))
     found = []
     for metric, segment in points:
@@ -91,7 +87,32 @@ def _table(connection: "DuckDBPyConnection", table: str, watched: Watched, expec
     return sorted(found, key=lambda one: (wanted.index(one.segment), one.metric != "volume", one.metric)), left_out
 
 
-def _wanted(table: str, rows_of: Mapping[str, int], points: Mapping[tuple[str, str], Sequence[Point]], is_segmented: bool) -> tuple[list[str], list[str]]:
+def _points(one: anomalies.Series, number: int, verdict: usual.Verdict, shown: date) -> Iterator[Point]:
+    """The days of a series from the first that is shown, each with what is expected of it where that is known."""
+    values, scaled = one.values[usual.WINDOW_DAYS - 1 :], one.scaled[usual.WINDOW_DAYS - 1 :]
+    for at, value in enumerate(values):
+        if isnan(value):
+            continue
+        difference, noise, is_unusual = (part[at, number] for part in (verdict.alone, verdict.noise, verdict.is_alone))
+        if isnan(difference) or isnan(noise):
+            yield Point(shown + timedelta(days=at), float(value))
+            continue
+        least, middle = usual.LEAST_CHANGE[one.kind], scaled[at] - difference
+        low = _unscaled(one.kind, middle - max(usual.LIMIT_LESS * noise, least))
+        high = _unscaled(one.kind, middle + max(usual.LIMIT_MORE * noise, least))
+        # Where rows are few, the check's own limits are a little other than these: what it says of the day is what is drawn.
+        if is_unusual:
+            low, high = (max(low, value * 1.001), high) if difference < 0 else (low, min(high, value * 0.999))
+        else:
+            low, high = min(low, value), max(high, value)
+        yield Point(shown + timedelta(days=at), float(value), _unscaled(one.kind, middle), max(0.0, float(low)), float(high))
+
+
+def _unscaled(kind: str, y: float) -> float:
+    return float(expm1(y)) if kind == "amount" else float(sin(min(max(y, 0), pi / 2)) ** 2)
+
+
+def _wanted(table: str, rows_of: Mapping[str, float], points: Mapping[tuple[str, str], Sequence[Point]], is_segmented: bool) -> tuple[list[str], list[str]]:
     """The segments to show, and what is said of the others. The total comes first, and only where it says more than one segment does."""
     busy = {segment for segment in rows_of if sum(1 for one in points["volume", segment] if one.value) >= _LEAST_POINTS}
     ordered = sorted((one for one in busy if one or not is_segmented), key=lambda one: -rows_of[one])
@@ -99,38 +120,6 @@ def _wanted(table: str, rows_of: Mapping[str, int], points: Mapping[tuple[str, s
     wanted = total + ordered[: SEGMENTS - len(total)]
     others = sorted({one for one in rows_of if one} - set(wanted))
     return wanted, [f"{table}: {', '.join(others)} not drawn: on fewer than {_LEAST_POINTS} days, or with fewer rows than those drawn."] if others else []
-
-
-def _bands(
-    connection: "DuckDBPyConnection", table: str, watched: Watched, expectations: Expectations, begin: date, shown: date, last: date
-) -> dict[tuple[str, str, date], tuple[float, float, float]]:
-    """What is expected, and the least and the most that is usual, by metric, segment and day."""
-    judged = max(shown, begin + timedelta(days=anomalies.LEAST_DAYS + 1))
-    first = judged - timedelta(days=anomalies.HISTORY_DAYS)
-    sql = anomalies._JUDGE.format(daily=anomalies._daily(table, watched), level_days=anomalies.LEVEL_DAYS, least_days=anomalies.LEAST_DAYS)
-    special = f"[{', '.join(_date(one) for one in expectations.special_days(first, last))}]::DATE[]"
-    rows = connection.execute(_written(sql, first_judged=_date(judged), first=_date(first), last=_date(last), special=special)).fetchall()
-    bands = {}
-    for metric, kind, segment, day, _, table_rows, y, difference, _, ordinary, _ in rows:
-        if difference is None or ordinary is None:
-            continue
-        middle = y - difference
-        expected = anomalies._value(kind, middle)
-        noise = max(ordinary, anomalies.LEAST_NOISE[kind], anomalies._chance(metric, kind, expected, table_rows))
-        width = max(anomalies.LIMIT * noise, anomalies.LEAST_CHANGE[kind])
-        bands[metric, segment, day] = (expected, max(0.0, anomalies._value(kind, middle - width)), anomalies._value(kind, middle + width))
-    return bands
-
-
-def _written(sql: str, **values: str) -> str:
-    """A query with its parameters written out: to bind a date, DuckDB imports pandas, which takes longer than the query."""
-    for name, value in values.items():
-        sql = sql.replace(f"${name}", value)
-    return sql
-
-
-def _date(day: date) -> str:
-    return f"DATE '{day.isoformat()}'"
 
 
 @contextmanager

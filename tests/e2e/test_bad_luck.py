@@ -267,6 +267,9 @@ def test_a_negative_order_is_kept_from_readers_until_production_corrects_it(luck
         return lucky.forks.warehouse(lucky.home, "run")
 
     lucky.fails(spoilt, 1, "marts.order_facts: audit amount_is_valid found 1 rows", "correct them at their source", recorded="findings")
+    told = lucky.home.warehouse("alert", "--dry-run").out
+    assert "raw_postgres.orders.revenue: not_negative" in told  # not only that an audit failed: of which rows, furthest up
+    assert "marts.order_facts: audit amount_is_valid" in told
     company.execute("UPDATE shop.orders SET revenue = 5, updated_at = now() WHERE id = 4711")
     lucky.is_well_again()
 

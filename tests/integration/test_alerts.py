@@ -261,12 +261,13 @@ def test_alerts_hold_neither_secrets_nor_personal_data(servers: tuple[Services, 
     assert CHANNEL not in told
 
 
-def _run(error: Exception | None, refused: tuple[str, str] | None = None, **steps: str) -> None:
-    """A run whose steps end as given, and what `warehouse run` does when it ends."""
+def _run(error: Exception | None, refused: tuple[str, str] | None = None, **steps: str | tuple[str, str]) -> None:
+    """A run whose steps end as given (with what they say), and what `warehouse run` does when it ends."""
     with ledger.run("run") as run:
-        for name, status in steps.items():
+        for name, ends in steps.items():
+            status, said = ends if isinstance(ends, tuple) else (ends, "it broke" if ends == "failed" else None)
             with run.step("load", name) if name == "postgres" else run.step(name) as step:
-                step.status, step.error = status, "it broke" if status == "failed" else None
+                step.status, step.error = status, said
     after_run(run, error, [refused] if refused else [])
 
 
@@ -321,6 +322,18 @@ def test_what_a_load_refuses_to_believe_is_told_until_the_next_load_believes_it(
     assert "Resolved" not in services.posted[0]["text"]
     _run(None, postgres="succeeded")
     assert "Resolved" in services.posted[0]["text"]
+
+
+def test_an_audit_that_stopped_a_build_is_told_until_a_build_passes(servers: tuple[Services, Mailbox]) -> None:
+    services, _ = servers
+    why = "marts.order_facts: audit amount_is_valid found 1 rows\nstaging.stg_x__y: audit not_null found 2 rows"
+    _run(FindingsFound(why), transform=("findings", why))
+    assert len(services.posted) == 2
+    assert "the audit found 1 rows" in json.dumps(services.posted[0]["blocks"])
+    _run(StepFailed("x"), postgres="failed")  # no build, so nothing is known
+    assert not any("Resolved" in message["text"] for message in services.posted)
+    _run(None, transform="succeeded")
+    assert all("Resolved" in message["text"] for message in services.posted)
 
 
 def test_broken_rules_do_not_keep_a_failure_from_being_told(

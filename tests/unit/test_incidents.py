@@ -73,6 +73,17 @@ def test_the_tables_of_a_stale_source_are_one_incident_that_keeps_its_name() -> 
         ([("schema", "marts.user_dim", None), ("evaluation", "marts.user_dim", None)], [2]),
         ([("run failed", "raw_postgres", None), ("not_negative", "marts.order_facts", "revenue")], [1, 1]),
         ([("run failed", "raw_postgres", None), ("run failed", "published", None)], [1, 1]),
+        (  # an audit stopped the build of what has the wrong rows, and what was not built lacks rows
+            [
+                ("not_negative", "raw_postgres.orders", "revenue"),
+                ("audit amount_is_valid", "marts.order_facts", None),
+                ("completeness", "marts.order_facts", None),
+                ("audit totals_match", "marts.daily_revenue", None),
+            ],
+            [4],
+        ),
+        ([("audit orders_match_staging", "marts.order_facts", None), ("completeness", "marts.order_facts", None)], [2]),
+        ([("audit orders_match_staging", "marts.order_facts", None), ("freshness", "raw_postgres.orders", None)], [1, 1]),
         ([("freshness", "raw_postgres.users", None), ("missing", "raw_postgres.users", "country")], [1, 1]),
     ],
 )

@@ -1,0 +1,1 @@
+"""How many faults monitoring finds, and how often it cries wolf: `make trials-monitoring`."""

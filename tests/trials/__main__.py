@@ -1,0 +1,247 @@
+"""How many faults monitoring finds, and how often it cries wolf: `python -m tests.trials [--short] [--tuning] [--write] [--jobs N]`.
+
+The limits of monitoring/usual.py were chosen on the seeds of `--tuning`; what is reported is measured on others, once.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+os.environ.setdefault("WAREHOUSE_HOME", tempfile.mkdtemp(prefix="trials-"))
+
+from trials import days
+from trials.catalogue import CATALOGUE, DAYS, ROWS
+from trials.companies import GENERATORS, SERIES
+from trials.counted import Counted, rate, table
+from warehouse.console import complain, say
+from warehouse.settings import ROOT
+
+REPORT = ROOT / "docs" / "monitoring-figures.md"
+TUNING, REPORTED = 0, 2000
+"""The first seed of each set."""
+SIZES = (100, 600, 5000)
+SEVERITIES = ("mild", "middle", "grave")
+BEGAN = time.monotonic()
+
+
+def _said(what: str) -> None:
+    complain(f"{time.monotonic() - BEGAN:6.0f} s  {what}")
+
+
+def carried(seed: int) -> list[tuple[str, int, bool, bool, bool, int, bool | None]]:
+    """One seed of the whole catalogue: fault, severity, found, right cause, right route, checks skipped, whether Soda itself says the same."""
+    from trials import shop
+    from trials.carried import Trial, comparable, is_right, is_routed
+
+    found = []
+    for faults, bases in (([one for one in CATALOGUE if not one.is_of_days], (40, 60, 80)), (DAYS, (150, 300, 600))):
+        shop.BASES = bases
+        trial = Trial(seed)
+        for fault in faults:
+            for severity in range(3):
+                seen = trial.run(fault, severity)
+                same = None
+                if seed in (TUNING, REPORTED) and severity == 0:
+                    by_soda = trial.run(fault, severity, by_soda=True)
+                    same = {comparable(one) for one in by_soda.found} == {comparable(one) for one in seen.found}
+                found.append((fault.name, severity, bool(seen.groups), is_right(fault, seen), is_routed(fault, seen), seen.skipped, same))
+        trial.connection.close()
+    return found
+
+
+def clean(base: float, given: tuple[str, int]) -> tuple[str, int, int]:
+    """One clean year."""
+    generator, seed = given
+    return generator, *days.clean_years(generator, seed, base)
+
+
+def by_days(base: float, false_alarms: float, wanted: tuple[days.Fault, ...], given: tuple[str, int]) -> list[tuple[str, str, int, days.Found]]:
+    """One company of a size, and what is done to it."""
+    generator, seed = given
+    return list(days.faults([seed], base, false_alarms, [generator], wanted))
+
+
+def _each(jobs: ProcessPoolExecutor, work: Callable[..., Any], given: Iterable[Any], what: str) -> list[Any]:
+    made, given = [], list(given)
+    for number, one in enumerate(jobs.map(work, given), 1):
+        made.append(one)
+        if number % 5 == 0 or number == len(given):
+            _said(f"{what}: {number} of {len(given)} (the last: {given[number - 1]})")
+    return made
+
+
+def catalogue(jobs: ProcessPoolExecutor, seeds: range) -> str:
+    """The catalogue, carried from raw to marts."""
+    cells: dict[tuple[str, int], list[Counted]] = defaultdict(lambda: [Counted(), Counted(), Counted()])
+    skipped = trials = 0
+    same = Counted()
+    for name, severity, is_found, is_right, is_routed, not_run, as_soda in chain.from_iterable(_each(jobs, carried, seeds, "the catalogue, seed by seed")):
+        trials, skipped = trials + 1, skipped + not_run
+        found, cause, route = cells[name, severity]
+        found.add(is_found)
+        if is_found:
+            cause.add(is_right)
+            route.add(is_routed)
+        if as_soda is not None:
+            same.add(as_soda)
+
+    def totals(faults: Iterable[Any], number: int) -> Counted:
+        total = Counted()
+        for fault in faults:
+            for severity in range(3):
+                total.add(cells[fault.name, severity][number].found, cells[fault.name, severity][number].of)
+        return total
+
+    rules = [fault for fault in CATALOGUE if not fault.is_of_days]
+    rows = [
+        [fault.name, fault.where, *(f"{cells[fault.name, one][0].found}/{cells[fault.name, one][0].of}" for one in range(3)),
+         _sum(cells[fault.name, one][1] for one in range(3)), _sum(cells[fault.name, one][2] for one in range(3))]
+        for fault in CATALOGUE
+    ]  # fmt: skip
+    summary = [
+        ["faults of rows, shapes and silence", totals(rules, 0), totals(rules, 1), totals(rules, 2)],
+        ["of these with one row, or the least, wrong", _total(cells[fault.name, 0][0] for fault in rules), _total(cells[fault.name, 0][1] for fault in rules),
+         _total(cells[fault.name, 0][2] for fault in rules)],
+        ["faults of days, 150 to 600 orders a day", totals(DAYS, 0), totals(DAYS, 1), totals(DAYS, 2)],
+    ]  # fmt: skip
+    return "\n".join((
+        f"## The catalogue\n\n{len(CATALOGUE)} faults x 3 severities x {len(seeds)} seeds = {trials} trials, {len(ROWS)} of the faults of single rows. Checks "
+        f"silently skipped in all of them: {skipped}. Soda itself, asked on one seed of each fault, found the same as the queries that stand for it in "
+        f"{same.found} of {same.of} trials.\n",
+        table("| faults | found | right cause first | right route |", summary),
+        table("| fault | where | mild | middle | grave | right cause first | right route |", rows),
+    ))  # fmt: skip
+
+
+def _sum(cells: Iterable[Counted]) -> str:
+    total = _total(cells)
+    return f"{total.found}/{total.of}"
+
+
+def _total(cells: Iterable[Counted]) -> Counted:
+    total = Counted()
+    for one in cells:
+        total.add(one.found, one.of)
+    return total
+
+
+def by_size(jobs: ProcessPoolExecutor, first: int, seeds: int) -> str:
+    """Clean years and faults of days, by size, beside the baselines."""
+    alarms, halves, others = [], [], []
+    for base in SIZES:
+        fewer = 1 if base < 5000 else 4
+        given = [(generator, first + seed) for generator in GENERATORS for seed in range(max(seeds // fewer, 1))]
+        seen = _each(jobs, partial(clean, base), given, f"clean years, {base} a day")
+        for generator in GENERATORS:
+            mine = [one for one in seen if one[0] == generator]
+            alarms.append([base, generator, rate(sum(one[1] for one in mine), len(mine) * SERIES), rate(sum(one[2] for one in mine), len(mine) * 4)])
+        false_alarms = sum(one[1] for one in seen) / len(seen) / days.YEAR
+        wanted = days.FAULTS if base == 600 else days.FAULTS[:2]
+        given = [(generator, first + 500 + seed) for generator in GENERATORS for seed in range(max(seeds // fewer, 1))]
+        cells: dict[tuple[str, int, str], days.Found] = {}
+        tried = _each(jobs, partial(by_days, base, false_alarms, wanted), given, f"faults of days, {base} a day")
+        for generator, name, severity, found in chain.from_iterable(tried):
+            known = cells.setdefault((name, severity, generator), days.Found(Counted(), Counted(), Counted(), [], []))
+            for total, one in zip((known.at_once, known.in_time, known.z_score), (found.at_once, found.in_time, found.z_score), strict=True):
+                total.add(one.found, one.of)
+            known.best.extend(found.best)
+            known.best_of_table.extend(found.best_of_table)
+        for (name, severity, generator), one in cells.items():
+            if one.best:
+                best, of_table = (f"{100 * sum(each) / len(each):.1f} %" for each in (one.best, one.best_of_table))
+                halves.append([name, ("-30 %", "-50 %")[severity], base, generator, one.at_once, one.in_time, best, of_table, one.z_score])
+        if base == 600:
+            for name, _ in days.FAULTS:
+                for severity in range(3):
+                    both = [cells[name, severity, generator] for generator in GENERATORS]
+                    at_once, in_time, z_score = (_total(getattr(one, which) for one in both) for which in ("at_once", "in_time", "z_score"))
+                    others.append([name, SEVERITIES[severity], at_once, in_time, z_score])
+    return "\n".join((
+        f"## Volume and revenue, by size\n\n{seeds} seeds of each generator ({max(seeds // 4, 1)} at 5,000 a day), up to {days.TRIED} days of each.\n",
+        table("| fault | by | orders a day | generator | ours, first day | ours, within three days | best possible, 2 false alarms a year | best "
+              "possible, as many as ours in all metrics | 14-day z-score, within three days |", sorted(halves, key=lambda row: (row[0], row[1], row[2]))),
+        "## All faults of days at 600 orders a day\n",
+        table("| fault | severity | ours, first day | ours, within three days | 14-day z-score, within three days |", others),
+        f"## Clean years\n\nUnexplained alarms per metric and year; {seeds} years of each generator ({max(seeds // 4, 1)} at 5,000 a day).\n",
+        table("| orders a day | generator | ours | 14-day z-score |", alarms),
+    ))  # fmt: skip
+
+
+def mutated() -> str:
+    """Every check of every contract taken away once."""
+    from trials.mutations import dead_weight
+
+    alone, dead = dead_weight()
+    per_table: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for check, faults in alone.items():
+        per_table[check[0].split(".")[0]][0] += 1
+        per_table[check[0].split(".")[0]][1] += faults > 0
+    _said(f"mutations: {len(alone)} checks")
+    told = ", ".join(f"{one[0]}.{one[1] or '(table)'}.{one[2]}" for one in dead) or "none"
+    return "\n".join((
+        f"## Each check taken away once\n\n{len(alone)} checks of {len({check[0] for check in alone})} contracts. Dead weight (every fault is seen without "
+        f"it): {told}.\n",
+        table("| schema | checks | without which a fault goes unseen |", [[schema, *counts] for schema, counts in sorted(per_table.items())]),
+    ))  # fmt: skip
+
+
+def scan() -> float:
+    """Seconds to judge the days of 20 tables of a million rows each, in this process."""
+    from monitoring.anomalies import check_anomalies
+    from monitoring.expectations import Expectations
+    from trials.companies import WATCHED, company
+
+    one = company("season", REPORTED, 100, 600)
+    ((held,),) = one.connection.execute("SELECT count(*) FROM marts.orders").fetchall()
+    tables = [f"marts.t{number}" for number in range(20)]
+    for name in tables:
+        one.connection.execute(f"CREATE TABLE {name} AS SELECT orders.* FROM marts.orders AS orders, range({1_000_000 // held + 1}) LIMIT 1_000_000")
+    from datetime import UTC, datetime, timedelta
+    from datetime import time as of_day
+
+    began = time.monotonic()
+    now = datetime.combine(one.last + timedelta(days=1), of_day(7), UTC)
+    check_anomalies(one.connection, Expectations(anomalies=dict.fromkeys(tables, WATCHED)), now)
+    return time.monotonic() - began
+
+
+def main() -> None:
+    """Run the trials."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="a look: few seeds, some minutes")
+    parser.add_argument("--tuning", action="store_true", help="on the seeds on which the limits are chosen, not on those that are reported")
+    parser.add_argument("--write", action="store_true", help="write docs/monitoring-figures.md")
+    parser.add_argument("--both-ways", action="store_true", help="also run some faults through a home that the real build makes, and compare")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--seeds", type=int, default=20, help="seeds of each fault and generator, and clean years of each generator")
+    given = parser.parse_args()
+    first = TUNING if given.tuning else REPORTED
+    seeds = min(given.seeds, 4) if given.short else given.seeds
+    _said(f"seeds from {first}, {given.jobs} processes")
+    with ProcessPoolExecutor(given.jobs) as jobs:
+        parts = [catalogue(jobs, range(first, first + seeds)), by_size(jobs, first, seeds)]
+    parts.append(mutated())
+    if given.both_ways:
+        from trials.both_ways import both_ways
+
+        parts.append(both_ways(first, _said))
+    parts += [f"## Speed\n\nThe days of 20 tables of a million rows each, five metrics in two segments, in-process: {scan():.1f} s."]
+    text = "\n".join(parts)
+    say(text)
+    if given.write:
+        head = REPORT.read_text().split("## ")[0]
+        REPORT.write_text(head.rstrip("\n") + "\n\n" + text + "\n")
+
+
+if __name__ == "__main__":
+    main()
