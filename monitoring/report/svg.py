@@ -141,8 +141,8 @@ def lineage_plot(nodes: Sequence[Node]) -> Markup:
 
 
 def amount(value: float, unit: str = "") -> str:
-    """A number for people: rows, and what is above 1,000, whole; else two decimals."""
-    return f"{value:,.0f}" if unit == "rows" or abs(value) >= 1000 or value == floor(value) else f"{value:,.2f}"
+    """A number for people: rows, and what is above 100, whole; else two decimals."""
+    return f"{value:,.0f}" if unit == "rows" or abs(value) >= 100 or value == floor(value) else f"{value:,.2f}"
 
 
 def _arranged(nodes: Sequence[Node]) -> list[list[Node]]:
