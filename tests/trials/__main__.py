@@ -5,6 +5,7 @@ The limits of monitoring/usual.py were chosen on the seeds of `--tuning`; what i
 
 import argparse
 import os
+import re
 import sys
 import tempfile
 import time
@@ -215,32 +216,60 @@ def scan() -> float:
     return time.monotonic() - began
 
 
+PARTS = ("catalogue", "sizes", "mutations", "speed")
+TITLES = (
+    "The catalogue",
+    "Volume and revenue, by size",
+    "All faults of days at 600 orders a day",
+    "Clean years",
+    "Each check taken away once",
+    "Both ways",
+    "Speed",
+)
+"""The sections of the report, in their order."""
+
+
+def keep(text: str) -> None:
+    """Put the sections measured now in the place of the kept ones of their titles."""
+    head, *kept = re.split(r"^## ", REPORT.read_text(), flags=re.MULTILINE)
+    _, *new = re.split(r"^## ", text, flags=re.MULTILINE)
+    sections = {one.split("\n")[0]: one.strip() for one in (*kept, *new)}
+    REPORT.write_text(head + "\n\n".join(f"## {sections[title]}" for title in TITLES if title in sections) + "\n")
+
+
 def main() -> None:
     """Run the trials."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--short", action="store_true", help="a look: few seeds, some minutes")
     parser.add_argument("--tuning", action="store_true", help="on the seeds on which the limits are chosen, not on those that are reported")
-    parser.add_argument("--write", action="store_true", help="write docs/monitoring-figures.md")
+    parser.add_argument("--write", action="store_true", help="keep what is measured in docs/monitoring-figures.md")
+    parser.add_argument("--only", choices=(*PARTS, "both-ways"), action="append", help="these parts alone")
     parser.add_argument("--both-ways", action="store_true", help="also run some faults through a home that the real build makes, and compare")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--seeds", type=int, default=20, help="seeds of each fault and generator, and clean years of each generator")
     given = parser.parse_args()
-    first = TUNING if given.tuning else REPORTED
-    seeds = min(given.seeds, 4) if given.short else given.seeds
-    _said(f"seeds from {first}, {given.jobs} processes")
-    with ProcessPoolExecutor(given.jobs) as jobs:
-        parts = [catalogue(jobs, range(first, first + seeds)), by_size(jobs, first, seeds)]
-    parts.append(mutated())
-    if given.both_ways:
+    first, seeds = TUNING if given.tuning else REPORTED, min(given.seeds, 4) if given.short else given.seeds
+    _said(f"seeds from {first}, {seeds} of them, {given.jobs} processes")
+    for part in given.only or [*PARTS, *(["both-ways"] if given.both_ways else [])]:
+        with ProcessPoolExecutor(given.jobs) as jobs:
+            text = _measured(part, jobs, first, seeds)
+        say(text)
+        if given.write:
+            keep(text)
+
+
+def _measured(part: str, jobs: ProcessPoolExecutor, first: int, seeds: int) -> str:
+    if part == "catalogue":
+        return catalogue(jobs, range(first, first + seeds))
+    if part == "sizes":
+        return by_size(jobs, first, seeds)
+    if part == "mutations":
+        return mutated()
+    if part == "both-ways":
         from trials.both_ways import both_ways
 
-        parts.append(both_ways(first, _said))
-    parts += [f"## Speed\n\nThe days of 20 tables of a million rows each, five metrics in two segments, in-process: {scan():.1f} s."]
-    text = "\n".join(parts)
-    say(text)
-    if given.write:
-        head = REPORT.read_text().split("## ")[0]
-        REPORT.write_text(head.rstrip("\n") + "\n\n" + text + "\n")
+        return both_ways(first, _said)
+    return f"## Speed\n\nThe days of 20 tables of a million rows each, five metrics in two segments, in-process: {scan():.1f} s."
 
 
 if __name__ == "__main__":

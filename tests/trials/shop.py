@@ -35,7 +35,12 @@ def raw_tables(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
     random, begin = np.random.default_rng([seed, 90]), NOW.date() - timedelta(days=DAYS)
     weekday = random.uniform(0.9, 1.1, 7) * np.array([1, 1, 1, 1, 1, random.uniform(0.6, 1), random.uniform(0.6, 1)])
     days = np.arange(DAYS + 1)
-    level = BASES[seed % 3] * (1 + random.uniform(-0.1, 0.4)) ** (days / 365) * weekday[(begin.weekday() + days) % 7] * np.exp(random.normal(0, 0.04, DAYS + 1))
+    level = (
+        BASES[seed % len(BASES)]
+        * (1 + random.uniform(-0.1, 0.4)) ** (days / 365)
+        * weekday[(begin.weekday() + days) % 7]
+        * np.exp(random.normal(0, 0.04, DAYS + 1))
+    )
     level[[day for day in days if _is_christmas(begin + timedelta(days=int(day)))]] *= 0.5
     level[-1] *= NOW.hour / 24
     counts = random.poisson(level)

@@ -13,6 +13,7 @@ from monitoring.anomalies import check_anomalies
 from monitoring.check import check
 from monitoring.completeness import check_completeness, check_newest
 from monitoring.contract_files import read_contracts
+from monitoring.deletes import check_deletes
 from monitoring.expectations import Expectations, read_expectations
 from monitoring.findings import Finding
 from warehouse import storage
@@ -134,6 +135,26 @@ def test_one_row_that_is_lost_or_doubled_on_the_way_is_found(connection: duckdb.
     assert len(connection.execute(found.query).fetchall()) == min(20, int(observed.split()[2]) + int(observed.split()[4]) or 1)
 
 
+@pytest.mark.parametrize(("deleted", "hours", "is_found"), [(6, 1, True), (5, 1, False), (50, 25, False)])
+def test_a_part_of_all_rows_deleted_within_a_day_is_found(connection: duckdb.DuckDBPyConnection, deleted: int, hours: int, is_found: bool) -> None:
+    connection.execute(
+        f"CREATE TABLE raw_x.a AS SELECT i AS id, CASE WHEN i < {deleted} THEN TIMESTAMPTZ '{NOW}' - INTERVAL {hours} HOUR "
+        f"WHEN i >= 100 THEN TIMESTAMPTZ '{NOW}' - INTERVAL 9 DAY END AS _deleted_at FROM range(200) AS rows(i)"
+    )
+    declared = Expectations.model_validate({"deletes": {"raw_x.a": {"time": "_deleted_at", "above": 0.05}, "raw_x.none": {"time": "t", "above": 0.05}}})
+    found = check_deletes(connection, declared, NOW)
+    assert [(one.table, one.observed, one.share) for one in found] == ([("raw_x.a", "6 of 100 rows were deleted within a day", 0.06)] if is_found else [])
+    assert all(connection.execute(one.query).fetchall() for one in found)
+
+
+def test_segments_are_also_judged_together_where_their_sums_mean_nothing(connection: duckdb.DuckDBPyConnection) -> None:
+    _fill(connection)
+    connection.execute("UPDATE marts.orders SET revenue = revenue * 0.6 WHERE ordered_at::DATE = '2026-03-10'")
+    assert {"unusual sum of revenue", "unusual mean of revenue"} <= _found(connection)
+    (together,) = [one for one in check_anomalies(connection, ORDERS, NOW) if one.check == "unusual mean"]
+    assert together.observed.startswith("mean revenue of every currency together on 2026-03-10: -")
+
+
 def _newest(connection: duckdb.DuckDBPyConnection, now: datetime, **more: Any) -> list[Finding]:
     expected = Expectations.model_validate({"newest": {"marts.t": {"time": "at", "within_hours": 6, **more}}})
     return check_newest(connection, expected, now)
@@ -167,7 +188,7 @@ def test_quiet_hours_do_not_count(connection: duckdb.DuckDBPyConnection, newest:
 def test_what_is_declared_names_columns_that_their_contracts_have() -> None:
     contracts, declared = read_contracts(), read_expectations()
     named = {(table, key) for one in declared.rows for table, keys in ((one.table, one.keys), (one.of, one.of_keys)) for key in keys}
-    named |= {(table, one.time) for table, one in declared.newest.items()}
+    named |= {(table, one.time) for table, one in (*declared.newest.items(), *declared.deletes.items())}
     for table, one in declared.anomalies.items():
         columns = (one.day, one.by or one.day, *one.sums, *one.means, *one.null_rates, *one.distinct_shares)
         named |= {(table, column) for column in columns}
