@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cli import tables
 from cli.demo_company import start_if_needed
-from warehouse.errors import StepFailed, WarehouseError, scrub
+from warehouse.errors import StepFailed, UsageError, WarehouseError, scrub
 from warehouse.settings import settings
 
 
@@ -30,6 +30,7 @@ def examine() -> None:
             ("settings", _settings), ("home", _home), ("versions", _versions), ("declared files", _declarations), ("privacy key", _privacy_key),
             ("PostgreSQL", _postgres), ("Stripe", _stripe), ("webhooks", _webhooks), ("Google Analytics", _google_analytics), ("Zendesk", _zendesk),
             ("warehouse", _warehouse), ("landing zone", _landing), ("models", _models), ("contracts", _contracts), ("backups", _backups), ("alerts", _alerts),
+            ("seeing", _seeing),
         )
     ]  # fmt: skip
     tables.show("doctor", ("part", "is", "says"), [(one.what, "well" if one.is_well else "WRONG", one.said) for one in results])
@@ -214,4 +215,20 @@ def _alerts() -> str:
         said.append(f"{channel} is configured" if not lacks else f"{channel} is not configured ({', '.join(lacks)} not set)")
     heartbeat = alerts.heartbeat_url
     said.append("a heartbeat is sent" if heartbeat and heartbeat.get_secret_value() else "no heartbeat (ALERTS__HEARTBEAT_URL is not set)")
+    return "; ".join(said)
+
+
+def _seeing() -> str:
+    import os
+
+    from warehouse import telemetry
+
+    file, said = settings().metrics_file, []
+    if file is not None and not os.access(file.parent, os.W_OK):
+        raise StepFailed(f"WAREHOUSE_METRICS_FILE: {file.parent} is no folder that this user may write to.", mend="make it, or give it to this user's group")
+    said.append(f"metrics are written to {file}" if file is not None else "no file for node_exporter (WAREHOUSE_METRICS_FILE is not set)")
+    sent = [signal for signal in telemetry.SIGNALS if telemetry.is_on(signal)]
+    if not sent and telemetry.is_asked_for():
+        raise UsageError("an OTLP endpoint is set, and nothing is sent.", mend="OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf; look for OTEL_SDK_DISABLED")
+    said.append(f"OpenTelemetry: {' and '.join(sent)} are sent" if sent else "OpenTelemetry is off")
     return "; ".join(said)

@@ -191,6 +191,20 @@ def status(as_json: bool, runs: int) -> None:
     show(runs, as_json=as_json)
 
 
+@cli.command(short_help="The warehouse's health as one page.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The file to write; default: report.html in WAREHOUSE_HOME.")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON, on standard output unless a file is named.")
+def report(output: Path | None, as_json: bool) -> None:
+    """Write what is known of the warehouse's health as one HTML page to read anywhere, also without a network.
+
+    Is everything well, and since when; freshness, incidents with their cause and page, numbers beside what is expected of them,
+    runs, contracts, lineage, backups, definitions. Only the ledger and the published copy are read: it works while a run is writing.
+    """
+    from cli.report import write
+
+    write(output, as_json=as_json)
+
+
 @cli.command(short_help="Ask the published marts one question.")
 @click.argument("sql")
 @click.option("--limit", default=100, show_default=True, type=click.IntRange(1), help="How many rows to show at the most.")
@@ -257,3 +271,6 @@ def main() -> None:
         mend = mend_of(str(error), "run again; if it stays, WAREHOUSE_HOME/logs says where it happened")
         complain(f"error: {type(error).__name__}: {error}\n  mend: {mend}")
         sys.exit(3)
+    finally:
+        if telemetry := sys.modules.get("warehouse.telemetry"):  # nothing was traced by what did not import it
+            telemetry.finish()

@@ -9,6 +9,7 @@ from cli import tables
 from cli.alert import after_run
 from cli.check import show
 from cli.demo_company import start_if_needed
+from cli.seeing import tell
 from warehouse import clock, ledger, storage
 from warehouse.console import log_to_file, logger, progress
 from warehouse.errors import FindingsFound, LeaseHeld
@@ -174,6 +175,8 @@ def _publish(run: "Run") -> None:
         step.rows_in = sum(published.tables.values())
         step.rows_out = sum(rows for table, rows in published.tables.items() if table in published.rewritten)
         step.detail = {"rewritten": published.rewritten}
+        if published.rewritten:
+            step.detail["rows"] = {table: published.tables[table] for table in published.rewritten}
     tables.published(published)
 
 
@@ -202,6 +205,7 @@ def recorded(command: str, after: "Callable[[Run, BaseException | None], None] |
         if after is not None and begun is not None:
             after(begun, error)
         _copy_ledger()
+        tell()
 
 
 @contextmanager
@@ -218,6 +222,7 @@ def recorded_beside(command: str) -> "Iterator[Run]":
                 yield run
     finally:
         _copy_ledger()
+        tell()
 
 
 def _prepare_ledger(run: "Run") -> None:

@@ -26,14 +26,14 @@ def webhooks(host: str, port: int) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=9187, show_default=True, type=click.IntRange(0, 65535), help="The port to listen on; 0 takes a free one.")
 def metrics(host: str, port: int) -> None:
-    """Answer GET /metrics in Prometheus' text format: runs, age of sources, findings, incidents, waiting alerts.
+    """Answer GET /metrics in Prometheus' text format: runs, age of sources, findings, incidents, waiting alerts, backups, disk.
 
-    Only the ledger is read: it answers while a run is writing, and also when the warehouse cannot be opened.
+    Only the ledger and the home are looked at: it answers while a run is writing, and also when the warehouse cannot be opened.
     """
     import sys
 
+    from cli.seeing import measured
     from monitoring.metrics import serve as answer
-    from pipelines.source import common, sources
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a text stream, also when it is redirected
-    answer(host, port, {source: common(source).freshness for source in sources()})
+    answer(host, port, measured)

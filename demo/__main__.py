@@ -75,6 +75,7 @@ def _hints(home: Path, given: argparse.Namespace) -> int:
     say("Where to look next:")
     say(f'  ask the marts:  {shown} query "SELECT * FROM marts.daily_revenue ORDER BY revenue DESC LIMIT 5"')
     say(f"  what ran:       {shown} status")
+    say(f"  how it is:      {shown} report")
     say("  your own data:  README.md, `Add a source`")
     return 0
 

@@ -11,7 +11,7 @@ from monitoring.deletes import check_deletes
 from monitoring.expectations import read_expectations
 from monitoring.findings import Finding
 from monitoring.schema_changes import schema_changes
-from warehouse import clock, ledger, storage
+from warehouse import clock, ledger, storage, telemetry
 
 
 def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) -> list[Finding]:
@@ -29,14 +29,18 @@ def check(freshness: Mapping[str, timedelta], left_out: Collection[str] = ()) ->
     loaded = {source: ledger.last_success("load", source) for source in set(raw.values())}
     with storage.open_warehouse() as connection:
         now, expectations = clock.now(), read_expectations()
-        found = schema_changes(connection, now) + check_contracts(
-            connection,
-            now=now,
-            loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},
-            freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
-            left_out=left_out,
-        )
-        found += check_completeness(connection, expectations, now, left_out)
+        with telemetry.span("check contracts") as traced:
+            found = schema_changes(connection, now) + check_contracts(
+                connection,
+                now=now,
+                loaded_at={table: at for table, source in raw.items() if (at := loaded[source]) is not None},
+                freshness={table: freshness[source] for table, source in raw.items() if source in freshness},
+                left_out=left_out,
+            )
+            traced.set(findings=len(found))
+        with telemetry.span("check completeness"):
+            found += check_completeness(connection, expectations, now, left_out)
         for look in (check_newest, check_deletes, check_anomalies):
-            found += look(connection, expectations, now)
+            with telemetry.span(look.__name__.replace("_", " ")):
+                found += look(connection, expectations, now)
         return found

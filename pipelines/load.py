@@ -19,7 +19,7 @@ from pipelines import drift, landing, raw, raw_changes, raw_shape, read_until
 from pipelines.dlt_pipeline import dlt_errors, has_pending, open_pipeline
 from pipelines.source import INTERVALS, Change, CursorValue, Extract, Held, Reading, Shape, common, sources
 from privacy import key_state, retention
-from warehouse import clock, ledger, storage
+from warehouse import clock, ledger, storage, telemetry
 from warehouse.console import progress
 from warehouse.errors import FindingsFound, StepFailed, UsageError
 from warehouse.ledger import Run, Step
@@ -113,7 +113,8 @@ def _load(source: str, connection: "DuckDBPyConnection", work: Path, run: Run, s
     with ExitStack() as stack, progress(f"loading {source}"), dlt_errors(source):
         reading = _Reading(source, connection, work, stack, run, memory)
         try:
-            pipeline.extract(_source(source)(reading))
+            with telemetry.span("extract", item=source):
+                pipeline.extract(_source(source)(reading))
         finally:
             step.detail["tables"] = step.detail.get("tables", {}) | {one.name: _told(one) for one in reading.extracts.values()}
     kept = drift.kept_before(connection, source, list(reading.extracts.values()))
@@ -262,13 +263,15 @@ def _finish(source: str, pipeline: "Pipeline", connection: "DuckDBPyConnection")
         StepFailed: the warehouse does not hold a row that was landed.
     """
     with dlt_errors(source):
-        pipeline.normalize()
+        with telemetry.span("normalize", item=source):
+            pipeline.normalize()
         load_ids = list(pipeline.list_normalized_load_packages())
         for package in landing.unsettled(source):
             if not raw_shape.columns(connection, source, package.table):  # before dlt makes it, with types of its own
                 raw_shape.fit(connection, source, package.table, package.primary_key, package.file)
         landed = [package for package in landing.unsettled(source) if package.load_id in load_ids]
-        pipeline.load()
+        with telemetry.span("write", item=source):
+            pipeline.load()
         _reconcile(connection, landed)
         mark_known(source, connection)
         shutil.rmtree(Path(pipeline.working_dir) / "load" / "loaded", ignore_errors=True)

@@ -78,7 +78,7 @@ def ask(query: str) -> list[tuple[Any, ...]]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty WAREHOUSE_HOME with a key for pseudonyms, and no source."""
     for name in list(os.environ):
-        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__", "ALERTS__")):
+        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__", "ALERTS__", "OTEL_", "TRACEPARENT")):
             monkeypatch.delenv(name)
     folder = tmp_path / "home"
     monkeypatch.setenv("WAREHOUSE_HOME", str(folder))

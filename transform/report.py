@@ -6,6 +6,7 @@ from typing import Any
 from sqlmesh.core.console import NoopConsole
 from sqlmesh.utils.errors import AuditError, NodeAuditsErrors
 
+from warehouse import telemetry
 from warehouse.console import logger
 from warehouse.errors import FindingsFound, StepFailed, WarehouseError, mend_of, scrub
 
@@ -67,6 +68,7 @@ class Report(NoopConsole):  # type: ignore[misc]  # sqlmesh ships no type inform
         name = readable_name(snapshot.name)
         model = self._models.setdefault(name, ModelReport(name))
         model.seconds += (duration_ms or 0) / 1000
+        telemetry.past_span("model", (duration_ms or 0) / 1000, model=name, audits_passed=num_audits_passed, audits_failed=num_audits_failed)
         model.audits_passed += num_audits_passed
         model.audits_failed += num_audits_failed
         rows = getattr(execution_stats, "total_rows_processed", None)

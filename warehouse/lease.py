@@ -7,9 +7,12 @@ machines, so the lock is an advisory lock in the PostgreSQL that holds SQLMesh's
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import IO
 
 from warehouse.clock import now
 from warehouse.errors import LeaseHeld, StepFailed, UsageError
@@ -18,6 +21,10 @@ from warehouse.settings import settings
 ADVISORY_LOCK = 0x57_41_52_45_48_4F_55_53
 """One number for every machine: "WAREHOUS" in ASCII."""
 
+REFUSED = "is writing this warehouse"
+"""What a run that was turned away says in the ledger."""
+
+_ASKED, _INSTANT = 3, 0.01
 _held_here = False
 
 
@@ -54,6 +61,28 @@ def is_free() -> bool:
         return True
 
 
+def held_since() -> datetime | None:
+    """Since when somebody on this machine has been writing, by the one clock; None when nobody is."""
+    if is_free():
+        return None
+    try:
+        return datetime.fromisoformat(json.loads(_path().read_text())["since"])
+    except (OSError, ValueError, KeyError):
+        return now()  # it is just being taken
+
+
+def _taken(file: IO[str]) -> bool:
+    """Take the lock; asked again for an instant, because `is_free` takes it for as long as it looks."""
+    for _ in range(_ASKED):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_INSTANT)
+        else:
+            return True
+    return False
+
+
 def _path() -> Path:
     return settings().home / "lease.lock"
 
@@ -63,14 +92,12 @@ def _file_lock(purpose: str) -> Iterator[None]:
     path = _path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(file):
             file.seek(0)
             raise LeaseHeld(
-                f"another process is writing this warehouse{_holder(file.read())}.",
+                f"another process {REFUSED}{_holder(file.read())}.",
                 mend="wait for it to end (`warehouse status` shows it) and run again; a killed process frees the lease by itself",
-            ) from None
+            )
         file.seek(0)
         file.truncate()
         file.write(json.dumps({"pid": os.getpid(), "purpose": purpose, "since": now().isoformat(timespec="seconds")}))
@@ -99,7 +126,7 @@ def _database_lock(purpose: str) -> Iterator[None]:
             row = cursor.fetchone()
             if row is None or not row[0]:
                 raise LeaseHeld(
-                    "another machine is writing this warehouse.",
+                    f"another machine {REFUSED}.",
                     mend="wait for it to end and run again; its connection to the state database ends with it",
                 )
         yield

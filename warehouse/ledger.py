@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from warehouse import clock
+from warehouse import clock, telemetry
 from warehouse.errors import FindingsFound, WarehouseError, scrub
 from warehouse.settings import settings
 
@@ -92,16 +92,18 @@ class Run:
         position = len(self.steps)
         started_at, began = clock.now(), time.monotonic()
         _write_step(self, position, step, started_at, None)
-        try:
-            yield step
-        except BaseException as error:
-            step.status, step.error = _outcome(error)
-            raise
-        else:
-            step.status = "succeeded" if step.status == "running" else step.status
-        finally:
-            step.seconds = time.monotonic() - began
-            _write_step(self, position, step, started_at, clock.now())
+        with telemetry.span(name, item=item) as traced:
+            try:
+                yield step
+            except BaseException as error:
+                step.status, step.error = _outcome(error)
+                raise
+            else:
+                step.status = "succeeded" if step.status == "running" else step.status
+            finally:
+                step.seconds = time.monotonic() - began
+                _write_step(self, position, step, started_at, clock.now())
+                traced.set(status=step.status, rows_in=step.rows_in, rows_out=step.rows_out)
 
 
 @contextmanager
@@ -111,14 +113,16 @@ def run(command: str) -> Iterator[Run]:
     started_at, began = clock.now(), time.monotonic()
     status, message = "running", None
     _write_run(current, started_at, None, None, status, None)
-    try:
-        yield current
-        status = "succeeded"
-    except BaseException as error:
-        status, message = _outcome(error)
-        raise
-    finally:
-        _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
+    with telemetry.span(f"warehouse {command.split()[0]}", command=command, run_id=current.run_id) as traced:
+        try:
+            yield current
+            status = "succeeded"
+        except BaseException as error:
+            status, message = _outcome(error)
+            raise
+        finally:
+            _write_run(current, started_at, clock.now(), time.monotonic() - began, status, message)
+            traced.set(status=status)
 
 
 @contextmanager
@@ -248,9 +252,10 @@ def last_steps(step: str) -> list[dict[str, Any]]:
     """The last time that a step was done and ended, however it did: one for each of its items."""
     if not _path().exists():
         return []
-    newest = "SELECT max(ended_at) FROM run_steps AS later WHERE later.step = run_steps.step AND later.item = run_steps.item AND later.status <> 'skipped'"
+    newest = f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE step = ? AND item = ? AND status <> 'skipped' AND ended_at IS NOT NULL"
     with _ledger() as ledger:
-        return _dicts(ledger.execute(f"SELECT {', '.join(RUN_STEPS)} FROM run_steps WHERE step = ? AND ended_at = ({newest}) ORDER BY item", (step,)))
+        items = ledger.execute("SELECT DISTINCT item FROM run_steps WHERE step = ? ORDER BY item", (step,)).fetchall()
+        return [row for (item,) in items for row in _dicts(ledger.execute(f"{newest} ORDER BY ended_at DESC LIMIT 1", (step, item)))]
 
 
 def last_success(step: str, item: str = "", *, findings_too: bool = True, within: tuple[str, str] | None = None) -> datetime | None:
@@ -266,7 +271,7 @@ def last_success(step: str, item: str = "", *, findings_too: bool = True, within
         well = "SELECT {} FROM run_steps WHERE step = ? AND item = ? AND status IN ('succeeded', ?)"
         outer = f" AND run_id IN ({well.format('run_id')})" if within else ""
         wanted = (step, item, "findings" if findings_too else "succeeded", *((*within, "findings") if within else ()))
-        row = ledger.execute(well.format("max(ended_at)") + outer, wanted).fetchone()
+        row = ledger.execute(well.format("ended_at") + outer + " ORDER BY ended_at DESC LIMIT 1", wanted).fetchone()
     return datetime.fromisoformat(row[0]) if row and row[0] else None
 
 
@@ -297,6 +302,7 @@ def _ledger() -> Iterator[sqlite3.Connection]:
             extra = ", copied INTEGER NOT NULL DEFAULT 0" if table == "runs" else ""
             connection.execute(f"CREATE TABLE IF NOT EXISTS {table} ({declared}{extra}, PRIMARY KEY ({key}))")
         connection.execute("CREATE INDEX IF NOT EXISTS runs_by_end ON runs (copied, ended_at)")
+        connection.execute("CREATE INDEX IF NOT EXISTS runs_by_last ON runs (ended_at)")
         connection.execute("CREATE INDEX IF NOT EXISTS run_steps_by_item ON run_steps (step, item, ended_at)")
         connection.execute("BEGIN IMMEDIATE")
         yield connection

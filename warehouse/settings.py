@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -115,6 +116,9 @@ class Settings(SourceAccess, BaseSettings):
     memory_limit: Annotated[str, Field(validation_alias="WAREHOUSE_MEMORY_LIMIT", pattern=r"^\d+(\.\d+)?\s?[KMGT]i?B$")] = "600MB"
     threads: Annotated[int, Field(validation_alias="WAREHOUSE_THREADS", ge=1, le=256)] = 2
     idle_runs_kept_days: Annotated[int, Field(validation_alias="WAREHOUSE_IDLE_RUNS_KEPT_DAYS", ge=1)] = 7
+    metrics_file: Annotated[Path | None, Field(validation_alias="WAREHOUSE_METRICS_FILE")] = None
+    otlp_endpoint: Annotated[str | None, Field(validation_alias="OTEL_EXPORTER_OTLP_ENDPOINT", pattern=r"^https?://\S+$")] = None
+    otlp_headers: Annotated[SecretStr | None, Field(validation_alias="OTEL_EXPORTER_OTLP_HEADERS")] = None
     motherduck_token: Annotated[SecretStr | None, Field(validation_alias="MOTHERDUCK_TOKEN")] = None
     motherduck_database: Annotated[str, Field(validation_alias="MOTHERDUCK_DATABASE", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "warehouse"
     state_credentials: Annotated[SecretStr | None, Field(validation_alias="WAREHOUSE_STATE_CREDENTIALS")] = None
@@ -129,6 +133,13 @@ class Settings(SourceAccess, BaseSettings):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    @field_validator("metrics_file")
+    @classmethod
+    def _is_collected(cls, value: Path | None) -> Path | None:
+        if value is not None and (value.suffix != ".prom" or not value.is_absolute()):
+            raise ValueError("must be an absolute path that ends in .prom: node_exporter reads no others")
+        return value
 
     @field_validator("home")
     @classmethod
@@ -149,6 +160,12 @@ class Settings(SourceAccess, BaseSettings):
         # A `.env` copied from the example says what is the default anyway; that is no wish to leave the demo.
         own.env_vars = {name: value for name, value in own.env_vars.items() if name not in demo.env_vars or value != _default(settings_cls, name)}
         return init_settings, env_settings, own, demo
+
+    def otlp_secrets(self) -> list[str]:
+        """The values of the headers that an OpenTelemetry collector asks for, as they are written and as they are meant."""
+        given = self.otlp_headers.get_secret_value() if self.otlp_headers else ""
+        values = [part.partition("=")[2].strip() for part in given.split(",")]
+        return [one for value in values for one in {value, unquote(value)} if len(one) > 3]
 
     @property
     def warehouse_file(self) -> Path:
@@ -282,7 +299,7 @@ def _given_secrets() -> list[str]:
     own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key, now.privacy.signing_key)
     given = [secret.get_secret_value() for secret in own if secret is not None]
     given += [secret.get_secret_value() for secret in (now.privacy.hmac_keys_before or {}).values()]
-    given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets()]
+    given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets(), *now.otlp_secrets()]
     return [*given, *(value for value in [os.environ.get("PGPASSWORD", "")] if len(value) > 3)]  # where tokens are given
 
 
