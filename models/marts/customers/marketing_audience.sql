@@ -3,10 +3,7 @@ MODEL (
   kind FULL,
   owner data,
   grain customer_key,
-  depends_on (
-    marts.identity_map,
-    staging.stg_privacy__consents
-  ),
+  depends_on (marts.identity_map, staging.stg_privacy__consents),
   description 'Customers who may be sent news and offers, one row each: those who consent to the purpose marketing now and whom a source still has. Nobody else may be written to. Whom a key stands for is known to the source alone.',
   column_descriptions (
     customer_key = 'The customer; see marts.identity_map.',
