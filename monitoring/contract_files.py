@@ -1,5 +1,6 @@
 """Contract files: `soda/<schema>/<table>.yml`; the path is the table's name."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from monitoring.contract_model import Contract
@@ -17,10 +18,16 @@ def read_contracts(folder: Path = FOLDER) -> dict[str, Contract]:
     Raises:
         DeclarationError: one line per problem of any file: file, key, what was found, what is allowed.
     """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return dict(_read(folder, tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in files)))
+
+
+@lru_cache(maxsize=2)
+def _read(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> dict[str, Contract]:
+    """The contracts in files as they are: several checks of one run ask, and to read them all takes a second."""
     contracts: dict[str, Contract] = {}
     problems: list[str] = []
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    for path in files:
+    for path, *_ in files:
         schema, *rest = path.relative_to(folder).parts
         if len(rest) != 1 or path.suffix != ".yml":
             problems.append(f"{_short(path)}: is not a contract; allowed: soda/<schema>/<table>.yml and nothing else")
