@@ -174,7 +174,7 @@ for line in sys.stdin:
             os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         os.environ.update(order["settings"])
         settings.reload()
-        signal.alarm(120)
+        signal.alarm(600)
         traces(order["trace"], order["traced"], order["dies_in"], order["dies_after"])
         if order["dies"]:
             happens(lambda: os.kill(os.getpid(), signal.SIGKILL), *order["dies"])
