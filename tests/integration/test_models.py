@@ -172,7 +172,7 @@ def test_the_project_is_in_order_and_linting_it_needs_no_warehouse_and_no_secret
 
 
 def test_linting_names_file_and_rule_and_writing_mends_the_layout_and_nothing_else(tmp_path: Path) -> None:
-    for part in ("audits", "external_models", "linter", "macros", "models", "tests/models", "transform", "warehouse"):
+    for part in ("audits", "external_models", "linter", "macros", "models", "privacy", "tests/models", "transform", "warehouse"):
         shutil.copytree(ROOT / part, tmp_path / part)
     shutil.copy(ROOT / "config.yaml", tmp_path)
     model, audit = tmp_path / "models/marts/core/user_dim.sql", tmp_path / "audits/users_match_staging.sql"
