@@ -32,6 +32,7 @@ ONLY_SOME = {
     ("marts.daily_revenue", "refunds"): "moved_balance",
     ("marts.dispute_facts", "settled_net"): "category = 'disputes'",
     ("marts.attribution", "revenue"): "order_id IN (SELECT order_id FROM marts.attribution)",
+    ("marts.marketing_audience", "orders"): "customer_key IN (SELECT customer_key FROM marts.marketing_audience)",
     **{("marts.refund_facts", column): "category = 'refunds'" for column in ("settled_amount", "fee", "settled_net")},
 }
 """Of which rows a column is the total, where its model says that it is not of all."""

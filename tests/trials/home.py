@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from importlib import import_module, reload
 
 import duckdb
 
@@ -67,10 +68,8 @@ def models() -> tuple[Rendered, ...]:
     from sqlmesh.core.macros import macro
     from sqlmesh.core.model import load_sql_based_model
 
-    import macros.incremental
-    import macros.money
-    import macros.report_day  # noqa: F401 - each adds its macros to SQLMesh's list
-
+    for name in ("incremental", "money", "report_day"):  # anew, for a project that was read in between has emptied SQLMesh's list of them
+        reload(import_module(f"macros.{name}"))
     config = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "0", (ROOT / "config.yaml").read_text()))
     audits = {}
     for file in (ROOT / "audits").glob("*.sql"):
