@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -219,11 +220,20 @@ def test_an_edited_user_has_a_new_version_from_the_moment_the_old_one_ends(story
         assert (still, next_age) == (None, age + 1)
 
 
+@pytest.fixture(scope="module")
+def slowness() -> float:
+    """How often longer this processor takes now than one that counts to ten million in half a second; neighbours share it. 1 at least."""
+    began, count = time.process_time(), 0
+    for number in range(10_000_000):
+        count += number
+    return max(1.0, (time.process_time() - began) / 0.5)
+
+
 @pytest.mark.parametrize(("name", "seconds", "cpu_seconds"), [("first", 60, 30), ("idle", 15, 10), ("edited", 15, 10)])
-def test_a_run_stays_within_its_means(story: Story, name: str, seconds: float, cpu_seconds: float) -> None:
+def test_a_run_stays_within_its_means(story: Story, slowness: float, name: str, seconds: float, cpu_seconds: float) -> None:
     cost = getattr(story, name).cost
-    assert cost.seconds <= seconds, cost
-    assert cost.cpu_seconds <= cpu_seconds, cost
+    assert cost.seconds <= seconds * slowness, cost
+    assert cost.cpu_seconds <= cpu_seconds * slowness, cost
     assert 100 < cost.megabytes <= 1_000, cost
 
 
