@@ -172,7 +172,7 @@ def test_what_production_took_away_is_a_finding_and_the_rest_is_loaded(lucky: Lu
         ("pipelines/postgres.yaml", ("primary_key", "primary_keys"), ("key tables.shop.users.primary_keys is not known", "exclude, name, primary_key")),
         ("pipelines/postgres.yaml", ("lag: 10m", "lag: 10 minutes"), ("pipelines/postgres.yaml: key lag", "found '10 minutes'", "for example 10m or 6h")),
         ("pipelines/postgres.yaml", ("schedule: hourly", "schedule: often"), ("key schedule", "'hourly', 'daily' or 'weekly'", "found 'often'")),
-        ("privacy/policy.yaml", ("columns:", "columns: {"), ("privacy/policy.yaml line ", "not valid YAML")),
+        ("privacy/policy.yaml", ("\ncolumns:", "\ncolumns: {"), ("privacy/policy.yaml line ", "not valid YAML")),
         ("privacy/policy.yaml", ("action: redact", "actoin: redact"), ("postgres.users.ssn.actoin is not known", "allowed beside it: action, ")),
         ("privacy/policy.yaml", ("action: redact", "action: encipher"), ("key columns.postgres.users.ssn.action", "'redact'", "found 'encipher'")),
         ("privacy/policy.yaml", ("    ssn:", "    sssn:"), ("postgres.users.s",)),
