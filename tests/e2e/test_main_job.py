@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -218,15 +217,6 @@ def test_an_edited_user_has_a_new_version_from_the_moment_the_old_one_ends(story
     for (_, age, valid_from, valid_to, next_from, next_age), (_, _, _, still, _, _) in zip(history[::2], history[1::2], strict=True):
         assert valid_from < valid_to == next_from
         assert (still, next_age) == (None, age + 1)
-
-
-@pytest.fixture(scope="module")
-def slowness() -> float:
-    """How often longer this processor takes now than one that counts to ten million in half a second; neighbours share it. 1 at least."""
-    began, count = time.process_time(), 0
-    for number in range(10_000_000):
-        count += number
-    return max(1.0, (time.process_time() - began) / 0.5)
 
 
 @pytest.mark.parametrize(("name", "seconds", "cpu_seconds"), [("first", 60, 30), ("idle", 15, 10), ("edited", 15, 10)])

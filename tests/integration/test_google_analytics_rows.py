@@ -136,7 +136,7 @@ def test_who_somebody_is_must_be_declared_and_joins_by_its_keyed_hash(world: Wor
     assert ask("SELECT DISTINCT _privacy_key_id FROM raw_google_analytics.people") == [("k1",)]
 
 
-def test_the_demo_company_is_loaded_within_seconds_and_agrees_with_its_purchases(world: World) -> None:
+def test_the_demo_company_is_loaded_within_seconds_and_agrees_with_its_purchases(world: World, slowness: float) -> None:
     shutil.copy(source.FOLDER / "google_analytics.yaml", world.folder / "google_analytics.yaml")
     for name, value in environment(world.analytics).items():
         world.setting(name, value)
@@ -155,7 +155,7 @@ def test_the_demo_company_is_loaded_within_seconds_and_agrees_with_its_purchases
     assert {day: (count, revenue) for day, count, revenue in ask(query)} == bought
     assert ask("SELECT sum(item_revenue) FROM raw_google_analytics.ecommerce_items") == [(sum(revenue for _, revenue in bought.values()),)]
     assert ask("SELECT count(*) FROM raw_google_analytics.pages WHERE page_path = '/checkout/[redacted]'")[0][0] > 0
-    assert seconds < 10  # of a processor that other tests and a neighbour share
+    assert seconds < 5 * slowness
 
 
 def test_staging_shows_what_google_shows_now_and_keeps_its_contracts(world: World, company: Company) -> None:
