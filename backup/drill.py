@@ -21,6 +21,8 @@ from backup.restore_archive import restore_archive
 from backup.restore_postgres import drop, given_target, renamed, restore_postgres
 from backup.snapshot import Metric
 from backup.store import Store, StoreFailed, stores
+from backup.vault import restore_vault
+from privacy.vault_keys import overwrite
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError, scrub
 
@@ -65,6 +67,27 @@ def drill_export(seed: int, only: StoreName | None = None) -> list[Drill]:
             shutil.rmtree(into.parent, ignore_errors=True)
 
     return _drills("export", restored, seed, only)
+
+
+def drill_vault(seed: int, only: StoreName | None = None) -> list[Drill]:
+    """The same for the keys of the vault; raises as it does."""
+
+    @contextmanager
+    def restored(choice: Choice, backup: str) -> Iterator[Restored]:
+        into = snapshot.folder() / "drill_vault" / backup
+
+        def leave_nothing() -> None:
+            for left in (*into.parent.glob("*/*"), *into.parent.glob(".*/*")):
+                overwrite(left)
+            shutil.rmtree(into.parent, ignore_errors=True)
+
+        leave_nothing()
+        try:
+            yield restore_vault(choice, backup, into)
+        finally:
+            leave_nothing()
+
+    return _drills("vault", restored, seed, only)
 
 
 def drill_postgres(seed: int, only: StoreName | None = None) -> list[Drill]:

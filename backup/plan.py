@@ -8,8 +8,10 @@ from backup import manifest, prices, retention
 from backup.policy import ARCHIVES, Kind, Policy, configured, is_configured, rule_321
 from backup.store import Held, Store, StoreFailed, stores
 from backup.verify import hidden
+from privacy import vault_keys
 from warehouse import clock
 
+_SEALED: tuple[Kind, ...] = ("warehouse", "export", "archive")
 _SLACK = 12
 """A schedule may start early by this part of its interval and still find its work due."""
 
@@ -82,9 +84,22 @@ def _shown(backup: str, held: Held) -> datetime:
     return at if at <= now else min(held.modified, now)
 
 
-def is_due(what: Kind, found: list[Kept]) -> bool:
-    """Whether a backup is due: the first store has none that is young enough. Decided by what it holds, not by what ran."""
+def is_of_use(what: Kind, found: list[Kept]) -> bool:
+    """Whether there is anything to keep: where nothing was sealed yet, and nothing is kept, there are no keys of a vault."""
+    return what != "vault" or vault_keys.file().exists() or any(one.backups for one in found)
+
+
+def is_due(what: Kind, found: list[Kept], others: Mapping[Kind, list[Kept]] | None = None) -> bool:
+    """Whether a backup is due: the first store has none that is young enough. Decided by what it holds, not by what ran.
+
+    Args:
+        others: what the stores hold of the other kinds: the keys of the vault follow each backup of what is sealed under them.
+    """
     first, every = found[0], configured().data[what].every
+    if what == "vault":
+        sealed = [one.newest for kind in _SEALED for one in (others or {}).get(kind, ()) if one.newest]
+        if not vault_keys.file().exists() or (first.newest and max(sealed, default=first.newest) > first.newest):
+            return vault_keys.file().exists()
     return first.newest is None or clock.now() - first.newest >= every - every / _SLACK
 
 
@@ -106,7 +121,11 @@ def _is_young(one: Kept, policy: Policy) -> bool:
 
 def next_superfluous(what: Kind, found: list[Kept]) -> dict[str, list[str]]:
     """The backups that the next run may delete, by store."""
-    return {one.store: retention.superfluous(list(one.backups), configured().data[what]) for one in found}
+    return {one.store: retention.superfluous(list(one.backups), configured().data[what], what) for one in found}
+
+
+_OF_BACKUPS = "sealed and locked, so they cannot be changed; a restore erases again before anyone can open it. The date holds while backups go on"
+_OF_ARCHIVES = "what is personal in them was left out, or is sealed under the person's own key, which is destroyed: nobody can read it any more"
 
 
 def remains() -> list[dict[str, str]]:
@@ -116,6 +135,6 @@ def remains() -> list[dict[str, str]]:
     found = []
     for what, data in configured().data.items():
         until = clock.now() + max(data.keep, data.every * (data.keep // data.every)) + data.every
-        why = "sealed and locked, so they cannot be changed; a restore erases again before anyone can open it. The date holds while backups go on"
+        why = _OF_ARCHIVES if what in ARCHIVES else _OF_BACKUPS
         found.append({"what": f"backups of {what} made before", "until": f"{until:%Y-%m-%d}", "why": why})
     return found

@@ -10,11 +10,12 @@ from backup import prices
 from backup.duration import Duration
 from backup.engines import EngineSnapshot
 from backup.prices import StorageClass, Tier
+from privacy.policy import policy as privacy_policy
 from warehouse import declared
 from warehouse.errors import UsageError
 from warehouse.settings import ROOT, settings
 
-Kind = Literal["warehouse", "postgres", "export", "postgres_base", "archive", "deep_archive"]
+Kind = Literal["warehouse", "postgres", "export", "postgres_base", "archive", "deep_archive", "vault"]
 StoreName = Literal["a", "b", "c"]
 ARCHIVES: tuple[Kind, ...] = ("archive", "deep_archive")
 """What is kept for years as whole objects, each in one store, locked for as long: the one that is read at once, and its copy that must be thawed."""
@@ -130,6 +131,10 @@ class Policy(_Declared):
         for kind, data in self.data.items():
             if unknown := [name for name in data.stores if name not in self.stores]:
                 raise ValueError(f"data.{kind}.stores: {unknown[0]} is not declared under stores")
+            if kind == "vault" and data.keep > (longest := timedelta(days=privacy_policy().vault.copies_kept_days)):
+                raise ValueError(
+                    f"data.vault.keep is longer than vault.copies_kept_days of privacy/policy.yaml, {longest.days}: a destroyed key would outlive it"
+                )
             if kind in ARCHIVES:
                 self._check_archive(kind, data)
             elif data.stores[0] != "a":

@@ -5,13 +5,14 @@ written every half a minute. Where the server waits for the receiver (`synchrono
 long as one of the two disks is left; without that, and with the stores alone, less than a minute is.
 """
 
+import os
 import re
 import secrets
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,6 +55,7 @@ _WITNESS_TRIES, _WITNESS_PAUSE = 200, 0.05
 _AGAIN = 2.0
 _SEGMENT = re.compile(r"[0-9A-F]{24}|[0-9A-F]{8}\.history")
 _PATIENCE = 60
+_PID = "pg_receivewal.pid"
 
 
 def take_base() -> Taken:
@@ -173,6 +175,7 @@ def receive(every: float = PARTIAL_EVERY) -> None:
     if ran.returncode != 0:
         raise StepFailed(f"the slot {SLOT} cannot be made.", mend="the role needs REPLICATION; max_replication_slots may be used up")
     archive = _Archive(folder, system, chosen, keys, every, given)
+    _end_orphan(folder)
     with _receiver(tool, arguments, folder, given) as alive:
         while not ended:
             alive()
@@ -196,6 +199,7 @@ def _receiver(tool: str, arguments: str, folder: Path, given: str) -> "Iterator[
             if process is not None:
                 logger.warning("pg_receivewal ended, and is started again", extra={"fields": {"code": process.returncode}})
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(given))
+            (folder / _PID).write_text(str(process.pid))
             again = time.monotonic() + 1.0
 
     try:
@@ -208,6 +212,34 @@ def _receiver(tool: str, arguments: str, folder: Path, given: str) -> "Iterator[
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _end_orphan(folder: Path) -> None:
+    """End the pg_receivewal of a receiver that was killed: it holds the slot, and goes on into the folder without anybody."""
+    try:
+        pid = int((folder / _PID).read_text())
+    except (FileNotFoundError, ValueError):
+        return
+
+    def lives() -> bool:
+        told = _command_of(pid)
+        return "pg_receivewal" in told and f"--directory={folder}" in told  # not somebody else who has its number by now
+
+    until = time.monotonic() + _PATIENCE
+    while lives():
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM if time.monotonic() < until else signal.SIGKILL)
+        time.sleep(0.1)
+
+
+def _command_of(pid: int) -> str:
+    """The command line of a process, empty when there is none; slim images have no `ps`, macOS has no `/proc`."""
+    if Path("/proc/self/cmdline").exists():
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return ""
+    return subprocess.run(["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
 
 
 class _Archive:

@@ -15,18 +15,19 @@ _ORPHAN = timedelta(days=2)
 """A pack that no backup names may belong to one that is being written: it is left alone so long, by the newest backup's time."""
 
 
-def superfluous(backups: list[str], data: DataDeclaration) -> list[str]:
+def superfluous(backups: list[str], data: DataDeclaration, what: Kind | None = None) -> list[str]:
     """Which of the backups in a store are superfluous.
 
     Older than `keep` counted from the newest one, not from now: when backups stop, nothing goes. And only when there are as
     many newer ones as the policy makes in that time: one with a time of the future, by a clock that was wrong, takes none away.
+    Of the keys of the vault one newer copy is enough: it holds all that may still be held.
 
     Args:
         backups: ids, oldest first.
     """
     if not backups:
         return []
-    cutoff, enough = manifest.time_of(backups[-1]) - data.keep, data.keep // data.every
+    cutoff, enough = manifest.time_of(backups[-1]) - data.keep, 1 if what == "vault" else data.keep // data.every
     return [backup for index, backup in enumerate(backups) if manifest.time_of(backup) < cutoff and len(backups) - index > enough]
 
 
@@ -45,12 +46,12 @@ def delete_superfluous(store: Store, what: Kind, data: DataDeclaration, taken: s
         StoreFailed: the newest backup is not whole, or the store cannot be reached; nothing was deleted then.
     """
     held, whole = manifest.listed(store, what), {}
-    if not superfluous(_past(held), data):  # with those that are damaged more could be, not less: nothing needs to be read
+    if not superfluous(_past(held), data, what):  # with those that are damaged more could be, not less: nothing needs to be read
         return []
     for backup, one in held.items():
         with suppress(Damaged):  # no good backup: it makes none superfluous, and it is kept for whoever looks into it
             whole[backup] = manifest.read(store, one)
-    going = [backup for backup in superfluous(_past(whole), data) if backup != taken]
+    going = [backup for backup in superfluous(_past(whole), data, what) if backup != taken]
     if not going:
         return []
     packs = store.held(f"{what}/packs/")

@@ -9,7 +9,7 @@ from backup.duration import described
 from backup.encryption import Damaged
 from backup.log_kept import KIND, received_until
 from backup.manifest import Drill
-from backup.plan import Kept, kept
+from backup.plan import Kept, is_of_use, kept
 from backup.policy import DataDeclaration, Kind, StoreName, configured
 from backup.store import StoreFailed, stores
 from warehouse import clock
@@ -38,6 +38,8 @@ def watch() -> list[Watched]:
     found: list[Watched] = []
     for what, data in configured().data.items():
         held = kept(what)
+        if not is_of_use(what, held):
+            continue
         for one in held:
             found += _age(what, data, one)
             if one.hidden:

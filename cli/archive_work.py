@@ -19,13 +19,13 @@ def show_plan(*, as_json: bool) -> None:
     """What follows from the policy."""
     from backup.duration import described
     from backup.engines import as_row
-    from backup.plan import broken_rule, is_due, kept, next_superfluous
+    from backup.plan import broken_rule, is_due, is_of_use, kept, next_superfluous
     from backup.policy import configured
 
     policy, rows, content, broken = configured(), list[tuple[Any, ...]](), list[dict[str, Any]](), list[str]()
-    every: dict[Kind, list[Kept]] = {what: kept(what) for what in policy.data}
+    every: dict[Kind, list[Kept]] = {what: found for what in policy.data if is_of_use(what, found := kept(what))}
     for what, found in every.items():
-        data, due, rule, going = policy.data[what], is_due(what, found), broken_rule(what, found, every), next_superfluous(what, found)
+        data, due, rule, going = policy.data[what], is_due(what, found, every), broken_rule(what, found, every), next_superfluous(what, found)
         broken += [f"{what}: {rule}"] if rule else []
         for one in found:
             kept_as = policy.placed(what, cast("StoreName", one.store)).storage_class

@@ -3,7 +3,7 @@
 import click
 
 _STORES = click.Choice(["a", "b", "c"])
-_WHAT = click.Choice(["warehouse", "export", "postgres", "postgres_base", "archive", "deep_archive"])
+_WHAT = click.Choice(["warehouse", "export", "postgres", "postgres_base", "archive", "deep_archive", "vault"])
 
 
 @click.group(short_help="Keep copies in two more places.")

@@ -58,12 +58,18 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
     from backup.archive import take_archive, take_deep_archive
     from backup.export import take_export
     from backup.plan import is_due, kept
+    from backup.policy import configured
     from backup.postgres import take_postgres
     from backup.postgres_log import take_base
     from backup.take import take_warehouse
+    from backup.vault import exists, take_vault
 
     with recorded_beside(f"backup run {what}") as run, run.step("backup", what) as step:
-        if due and not is_due(what, kept(what)):
+        if what == "vault" and not exists():
+            step.status, step.detail["why"] = "skipped", "there is no vault"
+            say("no vault: nothing is sealed yet")
+            return
+        if due and not is_due(what, kept(what), {kind: kept(kind) for kind in configured().data} if what == "vault" else None):
             step.status, step.detail["why"] = "skipped", "not due"
             say(f"not due: there is a backup of {what} that is young enough")
             return
@@ -73,6 +79,8 @@ def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
             taken = take_base()
         elif what == "export":
             taken = take_export(wait)
+        elif what == "vault":
+            taken = take_vault()
         elif what == "archive":
             taken = take_archive(wait)
         elif what == "deep_archive":
@@ -161,11 +169,15 @@ def bring_back_files(what: "Kind", as_of: datetime | None, into: Path, store: st
     """Restore the warehouse, or an export."""
     from backup.export import restore_export
     from backup.restore import Choice, restore_warehouse
+    from backup.vault import FILE, restore_vault
 
     with recorded_beside(f"restore {what}") as run, run.step("restore", what) as step:
         choice = Choice(what, cast("StoreName | None", store))
         backup, into = choice.at(as_of or clock.now()), into.absolute()
-        done = restore_export(choice, backup, into) if what == "export" else restore_warehouse(choice, backup, into, metrics())
+        if what == "vault":
+            done = restore_vault(choice, backup, into)
+        else:
+            done = restore_export(choice, backup, into) if what == "export" else restore_warehouse(choice, backup, into, metrics())
         step.rows_out = sum(table.rows for table in done.backup.tables.values())
         step.detail = {"backup": backup, "stores": done.stores, "bytes": done.backup.bytes, "tables": done.tables, "metrics": done.metrics, "notes": done.notes}
         columns = ("backup", "shows (UTC)", "stores", "files", "bytes", "tables equal", "metrics equal", "seconds")
@@ -173,6 +185,8 @@ def bring_back_files(what: "Kind", as_of: datetime | None, into: Path, store: st
         tables.show("restored", columns, [(*row, round(done.seconds, 2))])
         if done.notes:
             tables.show("to know", ("note",), [(note,) for note in done.notes])
+        if what == "vault":
+            say(f"restored into {done.into}: set PRIVACY__VAULT to {done.into / FILE}, or put it there")
         if what == "warehouse":
             say(f"restored into {done.into}: look at it, then set WAREHOUSE_HOME to it; `warehouse publish` makes the read copy")
 
@@ -215,8 +229,9 @@ def bring_server(to: datetime | None, into: Path, store: str | None, received: P
 
 def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
-    from backup.drill import drill_archive, drill_export, drill_log, drill_postgres, drill_warehouse
+    from backup.drill import drill_archive, drill_export, drill_log, drill_postgres, drill_vault, drill_warehouse
     from backup.thaw import ComeBack
+    from backup.vault import exists as has_vault
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
     only, done = cast("StoreName | None", store), []
@@ -226,6 +241,8 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
                 done += drill_warehouse(metrics(), seed, only)
             elif kind == "export":
                 done += drill_export(seed, only)
+            elif kind == "vault":
+                done += drill_vault(seed, only) if what or has_vault() else []
             elif kind in ("archive", "deep_archive"):
                 try:
                     done += drill_archive(kind, seed, only)

@@ -125,6 +125,22 @@ def back_up_vault(folder: Path) -> None:
     say(str(back_up(folder)))
 
 
+@privacy.command("rotate-vault-key", short_help="Change the master key of the vault.")
+def rotate_vault_key() -> None:
+    """Wrap the keys of the vault by a new master key; what is sealed under them stays as it is.
+
+    Set PRIVACY__VAULT_KEY_BEFORE to the key until now, PRIVACY__VAULT_KEY to the new one. Copies of the vault that were made before
+    open with the key before alone: keep it as long as they are kept.
+    """
+    from cli.run import recorded
+    from privacy.vault_keys import change_master
+    from warehouse.console import say
+
+    with recorded("privacy rotate-vault-key") as run, run.step("vault", "") as step:
+        step.rows_out = change_master()
+        say(f"{step.rows_out} keys are wrapped by the key that is set now" if step.rows_out else "nothing to do: they are wrapped by the key that is set now")
+
+
 @privacy.command("rotate-key", short_help="Change the key of the pseudonyms.")
 def rotate_key() -> None:
     """Hash all pseudonyms that are held once more, with a new key, and know everybody by them from now on.

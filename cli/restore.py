@@ -57,6 +57,17 @@ def export(as_of: datetime | None, into: Path, store: str | None) -> None:
     bring_back_files("export", as_of, into, store)
 
 
+@restore.command(short_help="Bring back the keys of the vault.")
+@click.option("--as-of", type=Instant(), help="The newest copy that shows this instant (UTC) or an earlier one; the newest of all unless given.")
+@click.option("--into", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet.")
+@click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
+def vault(as_of: datetime | None, into: Path, store: str | None) -> None:
+    """Bring back the keys of the vault, without those of persons who were erased since; then set PRIVACY__VAULT to the file."""
+    from cli.backup_work import bring_back_files
+
+    bring_back_files("vault", as_of, into, store)
+
+
 @restore.command(short_help="Restore production.")
 @click.option("--as-of", type=Instant(), help="A dump: the newest that shows this instant (UTC) or an earlier one; the newest of all unless given.")
 @click.option("--to", type=Instant(), help="Base and log: recover to this instant (UTC); with --into alone, to the last commit that was received.")
@@ -128,13 +139,13 @@ def erasures(store: str | None) -> None:
 
 
 @click.command(short_help="Prove that backups can be restored.")
-@click.argument("what", type=click.Choice(["warehouse", "export", "postgres", "archive", "deep_archive"]), required=False)
+@click.argument("what", type=click.Choice(["warehouse", "export", "postgres", "archive", "deep_archive", "vault"]), required=False)
 @click.option("--seed", type=int, help="Of the choice of the earlier backup, to repeat a drill; by chance unless given, and told.")
 @click.option("--store", type=STORES, help="Restore from this store alone, as if the other were lost.")
 def drill(what: str | None, seed: int | None, store: str | None) -> None:
     """Restore the newest backup and one of the earlier ones of WHAT, compare them, time it, and throw them away.
 
-    WHAT is `warehouse`, `export`, `postgres`, `archive` or `deep_archive` (one of those is asked for; called again when it has
+    WHAT is `warehouse`, `export`, `postgres`, `vault`, `archive` or `deep_archive` (one of those is asked for; called again when it has
     thawed, the drill goes on); unless given, all that the policy keeps, production only where
     BACKUP__POSTGRES_TARGET names a server.
 

@@ -107,7 +107,7 @@ def hang(pairs: Iterable[tuple[int, int]]) -> None:
         store.executemany("INSERT OR IGNORE INTO hangs VALUES (?, ?)", ((number, upon) for number, upon in pairs if number != upon))
 
 
-def destroy(tags: Iterable[tuple[str, str]]) -> int:
+def destroy(tags: Iterable[tuple[str, str]], at: Path | None = None) -> int:
     """Destroy the keys of erased persons, and of what hangs on them, for good: nothing sealed under them is read again, in any copy.
 
     Needs no master key. Killed at any moment, it is done again. Keys that were made after an erasure are another person's, who
@@ -115,38 +115,44 @@ def destroy(tags: Iterable[tuple[str, str]]) -> int:
 
     Args:
         tags: with the time of their erasure, as `privacy.erasures.tags` gives them.
+        at: a copy of the vault, where it is not the one in use.
 
     Returns:
         how many keys were destroyed.
     """
-    if not file().exists():
+    path = at or file()
+    if not path.exists():
         return 0
-    with _opened() as store:
+    with _opened(path) as store:
         if _named_by(store):
             _refuse_other_names(store)
-        erased = ((bytes.fromhex(tag), _same_zone(at)) for tag, at in tags)
+        erased = ((bytes.fromhex(tag), _same_zone(when)) for tag, when in tags)
         _given(store, "erased", erased, "tag BLOB, at TEXT")
         going = [row[0] for row in store.execute(_ALL_THAT_HANG)]
-        at = clock.now().isoformat(timespec="microseconds")
-        store.executemany("INSERT OR IGNORE INTO destroyed VALUES (?, ?)", ((number, at) for number in going))
+        now = clock.now().isoformat(timespec="microseconds")
+        store.executemany("INSERT OR IGNORE INTO destroyed VALUES (?, ?)", ((number, now) for number in going))
         store.executemany("UPDATE keys SET wrapped = zeroblob(length(wrapped)), tag = randomblob(32) WHERE id = ?", ((number,) for number in going))
         store.executemany("DELETE FROM keys WHERE id = ?", ((number,) for number in going))
         left = store.execute("SELECT count(*) FROM hangs WHERE upon NOT IN (SELECT id FROM keys) OR id NOT IN (SELECT id FROM keys)").fetchone()[0]
         store.execute("DELETE FROM hangs WHERE upon NOT IN (SELECT id FROM keys) OR id NOT IN (SELECT id FROM keys)")
-    _leave_no_bytes(is_to_shrink=bool(going or left))
+    _leave_no_bytes(path, is_to_shrink=bool(going or left))
     return len(going)
 
 
-def rename() -> int:
+def rename(at: Path | None = None) -> int:
     """Know persons by tags of the keys of the pseudonyms that are in force now, in one transaction; returns how many were renamed.
+
+    Args:
+        at: a copy of the vault, where it is not the one in use.
 
     Raises:
         UsageError: the master key is not set or not the one of this vault, or it was named by other keys.
     """
-    if not file().exists() or named_by() in ([], keys.ring_ids()):
+    path = at or file()
+    if not path.exists() or named_by(path) in ([], keys.ring_ids()):
         return 0
     master = _Master()
-    with _opened() as store:
+    with _opened(path) as store:
         master.check(store)
         before = _named_by(store)
         if before != keys.ring_ids()[: len(before)]:
@@ -160,16 +166,49 @@ def rename() -> int:
             row = (bytes.fromhex(tag_of(subject)), master.wrap(number, key, subject), number)
             store.execute("UPDATE keys SET tag = ?, wrapped = ? WHERE id = ?", row)
         _name(store)
-    _leave_no_bytes(is_to_shrink=True)
+    _leave_no_bytes(path, is_to_shrink=True)
     return len(held)
 
 
-def named_by() -> list[str]:
-    """By which keys of the pseudonyms, told by their ids, persons are known here; none when there is no vault yet."""
+def change_master() -> int:
+    """Wrap all keys by another master key, in one transaction: the one that is set now, instead of `PRIVACY__VAULT_KEY_BEFORE`.
+
+    Killed at any moment, it is done again; done already, it changes nothing. Copies that were made before need the old key.
+
+    Returns:
+        how many keys were wrapped anew.
+
+    Raises:
+        UsageError: there is no vault, one of the keys is not set, or the one before is not the one of this vault.
+    """
     if not file().exists():
-        return []
+        raise UsageError(f"there is no vault at {file()}.", mend="a load of a column that is declared `encrypt`, or an archive, makes it")
+    now, before = _Master(), _Master(settings().vault_key_before())
     with _opened() as store:
+        held = []
+        if not now.fits(store):
+            before.check(store, name="PRIVACY__VAULT_KEY_BEFORE")
+            held = store.execute("SELECT id, wrapped FROM keys").fetchall()
+        rows = ((now.wrap(number, *before.unwrap(number, wrapped)), number) for number, wrapped in held)
+        store.executemany("UPDATE keys SET wrapped = ? WHERE id = ?", rows)
+        store.execute("UPDATE master SET sealed = ?", (now.wrap(0, bytes(KEY_BYTES), "check"),))
+    _leave_no_bytes(file(), is_to_shrink=True)
+    return len(held)
+
+
+def named_by(at: Path | None = None) -> list[str]:
+    """By which keys of the pseudonyms, told by their ids, persons are known here; none when there is no vault yet."""
+    path = at or file()
+    if not path.exists():
+        return []
+    with _opened(path) as store:
         return _named_by(store)
+
+
+def count_of(at: Path) -> int:
+    """How many keys a copy of the vault holds."""
+    with _opened(at) as store:
+        return int(store.execute("SELECT count(*) FROM keys").fetchone()[0])
 
 
 def copy_to(target: Path) -> int:
@@ -178,7 +217,7 @@ def copy_to(target: Path) -> int:
     A copy that is put back holds keys that were destroyed since: `privacy.erasures.replay` destroys them again.
     """
     target.unlink(missing_ok=True)
-    with _alone() as path, _connected(path) as store:
+    with _alone(file()) as path, _connected(path) as store:
         store.execute("VACUUM INTO ?", (str(target),))
         count = store.execute("SELECT count(*) FROM keys").fetchone()[0]
     target.chmod(0o600)
@@ -207,7 +246,7 @@ def back_up(folder: Path) -> Path:
     oldest = now - timedelta(days=policy().vault.copies_kept_days)
     for old in folder.glob("vault_*.sqlite"):
         if datetime.strptime(old.stem, f"vault_{_STAMP}").replace(tzinfo=UTC) < oldest:
-            _overwrite(old)
+            overwrite(old)
     return copy
 
 
@@ -226,10 +265,10 @@ def check() -> int:
 class _Master:
     """What wraps the keys; made of `PRIVACY__VAULT_KEY`."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: bytes | None = None) -> None:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        given = settings().vault_key()
+        given = given or settings().vault_key()
         self._cipher = AESGCM(hashlib.sha256(b"vault master 1:" + given).digest())
 
     def wrap(self, number: int, key: bytes, subject: str) -> bytes:
@@ -247,19 +286,23 @@ class _Master:
         except InvalidTag:
             raise StepFailed(f"a key in {file()} was altered.", mend="put the newest copy of the vault in place") from None
 
-    def check(self, store: sqlite3.Connection) -> None:
+    def check(self, store: sqlite3.Connection, name: str = "PRIVACY__VAULT_KEY") -> None:
         """Refuse a master key that is not the one of this vault; the first that is used is noted."""
+        if store.execute("SELECT 1 FROM master").fetchone() is None:
+            store.execute("INSERT INTO master VALUES ('v1', ?)", (self.wrap(0, bytes(KEY_BYTES), "check"),))
+            _name(store)
+        elif not self.fits(store):
+            raise UsageError(f"{name} is not the key of the vault {file()}.", mend="set the key it was made with")
+
+    def fits(self, store: sqlite3.Connection) -> bool:
+        """Whether it is the master key of this vault."""
         from cryptography.exceptions import InvalidTag
 
         row = store.execute("SELECT sealed FROM master").fetchone()
-        if row is None:
-            store.execute("INSERT INTO master VALUES ('v1', ?)", (self.wrap(0, bytes(KEY_BYTES), "check"),))
-            _name(store)
-            return
         try:
-            self._cipher.decrypt(row[0][:_NONCE], row[0][_NONCE:], _AAD + bytes(8))
+            return row is not None and bool(self._cipher.decrypt(row[0][:_NONCE], row[0][_NONCE:], _AAD + bytes(8)))
         except InvalidTag:
-            raise UsageError(f"PRIVACY__VAULT_KEY is not the key of the vault {file()}.", mend="set the key it was made with") from None
+            return False
 
 
 def _named_by(store: sqlite3.Connection) -> list[str]:
@@ -289,9 +332,8 @@ def _given(store: sqlite3.Connection, name: str, rows: "Iterable[Sequence[object
 
 
 @contextmanager
-def _alone() -> Iterator[Path]:
+def _alone(path: Path) -> Iterator[Path]:
     """The file, while no other process is at it: a journal is overwritten here, which a transaction of another might need."""
-    path = file()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -317,9 +359,9 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def _opened() -> Iterator[sqlite3.Connection]:
-    """The vault in one durable transaction; an error undoes it."""
-    with _alone() as path, _connected(path) as store:
+def _opened(at: Path | None = None) -> Iterator[sqlite3.Connection]:
+    """The vault, or a copy of it, in one durable transaction; an error undoes it."""
+    with _alone(at or file()) as path, _connected(path) as store:
         for table in _TABLES:
             store.execute(table)
         store.execute("BEGIN IMMEDIATE")
@@ -327,19 +369,20 @@ def _opened() -> Iterator[sqlite3.Connection]:
         store.execute("COMMIT")
 
 
-def _leave_no_bytes(*, is_to_shrink: bool) -> None:
+def _leave_no_bytes(at: Path, *, is_to_shrink: bool) -> None:
     """Overwrite the journal, which holds what was before, also one that a kill left; write the file anew without what was deleted."""
-    with _alone() as path:
+    with _alone(at) as path:
         journal = path.with_name(f"{path.name}-journal")
         with _connected(path) as store:
             store.execute("SELECT count(*) FROM keys").fetchone()  # a transaction that a kill left open is undone by its journal first
             if is_to_shrink:
                 store.execute("VACUUM")
-        _overwrite(journal)
+        overwrite(journal)
         flush_file(path)
 
 
-def _overwrite(path: Path) -> None:
+def overwrite(path: Path) -> None:
+    """Write noughts where a file of keys stood, and remove it; of one that is not there nothing is left."""
     if not path.exists():
         return
     size, block = path.stat().st_size, 1 << 20

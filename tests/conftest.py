@@ -4,7 +4,6 @@ import gc
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -215,12 +214,3 @@ def backups(s3: S3Server, home: Path, tmp_path: Path, setting: Callable[[str, st
         store.set_up()
     made.write(lock_days=None)
     return made
-
-
-@pytest.fixture(scope="session")
-def slowness() -> float:
-    """How often longer this processor takes now than one that counts to ten million in half a second; neighbours share it. 1 at least."""
-    began, count = time.process_time(), 0
-    for number in range(10_000_000):
-        count += number
-    return max(1.0, (time.process_time() - began) / 0.5)

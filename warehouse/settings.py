@@ -35,6 +35,7 @@ class PrivacySettings(BaseModel):
         anchors: folder of their anchors; on another disk or machine, so that a cut tail is seen.
         vault: file with the keys of persons (docs/how-to/vault.md); outside of what backups keep.
         vault_key: what wraps those keys; it is given to who may read what is sealed, and to loads that seal.
+        vault_key_before: the one before it, while `warehouse privacy rotate-vault-key` changes it.
         signing_key: the private key (Ed25519) that signs certificates of erasures; without it they are sealed alone.
     """
 
@@ -46,9 +47,10 @@ class PrivacySettings(BaseModel):
     anchors: Path | None = None
     vault: Path | None = None
     vault_key: SecretStr | None = None
+    vault_key_before: SecretStr | None = None
     signing_key: SecretStr | None = None
 
-    @field_validator("hmac_key", "vault_key")
+    @field_validator("hmac_key", "vault_key", "vault_key_before")
     @classmethod
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and 0 < len(value.get_secret_value()) < MINIMUM_KEY_LENGTH:
@@ -213,13 +215,16 @@ class Settings(SourceAccess, BaseSettings):
         Raises:
             UsageError: it is not set.
         """
-        given = self.privacy.vault_key
-        if given is None or not given.get_secret_value():
-            raise UsageError(
-                "PRIVACY__VAULT_KEY is not set: nothing can be sealed in the vault or read from it.",
-                mend="`openssl rand -hex 32` makes one; keep a copy where your other secrets are, apart from the vault's own",
-            )
-        return given.get_secret_value().encode()
+        apart = "`openssl rand -hex 32` makes one; keep a copy where your other secrets are, apart from the vault's own"
+        return _required(self.privacy.vault_key, "PRIVACY__VAULT_KEY is not set: nothing can be sealed in the vault or read from it.", apart)
+
+    def vault_key_before(self) -> bytes:
+        """The master key that the vault had before.
+
+        Raises:
+            UsageError: it is not set.
+        """
+        return _required(self.privacy.vault_key_before, "PRIVACY__VAULT_KEY_BEFORE is not set.", "set the master key that the vault has had until now")
 
     def hmac_key(self) -> bytes:
         """The key of the pseudonyms.
@@ -227,13 +232,14 @@ class Settings(SourceAccess, BaseSettings):
         Raises:
             UsageError: it is not set.
         """
-        given = self.privacy.hmac_key
-        if given is None or not given.get_secret_value():
-            raise UsageError(
-                "PRIVACY__HMAC_KEY is not set: personal data cannot be pseudonymised, so nothing is loaded.",
-                mend="`openssl rand -hex 32` makes one; keep a copy where your other secrets are",
-            )
-        return given.get_secret_value().encode()
+        mend = "`openssl rand -hex 32` makes one; keep a copy where your other secrets are"
+        return _required(self.privacy.hmac_key, "PRIVACY__HMAC_KEY is not set: personal data cannot be pseudonymised, so nothing is loaded.", mend)
+
+
+def _required(secret: SecretStr | None, what: str, mend: str) -> bytes:
+    if secret is None or not secret.get_secret_value():
+        raise UsageError(what, mend=mend)
+    return secret.get_secret_value().encode()
 
 
 def _home_from(*sources: PydanticBaseSettingsSource) -> Path:
@@ -296,7 +302,7 @@ def _given_secrets() -> list[str]:
             for name, value in os.environ.items()
             if len(value) > 7 and any(word in name for word in ("CREDENTIALS", "TOKEN", "KEY", "SECRET", "SMTP_URL", "HEARTBEAT_URL"))
         ]
-    own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key, now.privacy.signing_key)
+    own = (now.motherduck_token, now.state_credentials, now.privacy.hmac_key, now.privacy.vault_key, now.privacy.vault_key_before, now.privacy.signing_key)
     given = [secret.get_secret_value() for secret in own if secret is not None]
     given += [secret.get_secret_value() for secret in (now.privacy.hmac_keys_before or {}).values()]
     given = [*(value for value in given if value), *now.sources.secrets(), *now.backup.secrets(), *now.alerts.secrets(), *now.otlp_secrets()]

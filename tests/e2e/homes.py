@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import psycopg2
 from conftest import KEY, WAREHOUSE, Company, Ran, call
+from pace import Pace
 
 from demo.company import DATABASE, OWNER, READER
 from demo.server import Server
@@ -28,11 +29,13 @@ SETTINGS = ("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__", "
 
 @dataclass
 class Cost:
-    """What a process used: seconds by the clock and of the processors, and the most memory it held."""
+    """What a process used: seconds by the clock and of the processors, the most memory it held; and what the machine could do meanwhile."""
 
     seconds: float
     cpu_seconds: float
     megabytes: float
+    slowness: float
+    waiting: float
 
 
 @dataclass
@@ -59,12 +62,12 @@ class Home:
         out, err = (self.folder.with_name(f"{self.folder.name}.{name}") for name in ("out", "err"))
         given = {**os.environ, **self.settings, "PYTHONPATH": str(self.checkout), **environment}
         began = time.monotonic()
-        with out.open("w") as stdout, err.open("w") as stderr:
+        with out.open("w") as stdout, err.open("w") as stderr, Pace() as pace:
             process = subprocess.Popen([WAREHOUSE, *arguments], cwd=self.checkout, env=given, stdout=stdout, stderr=stderr)
             _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         unit = 1_000_000 if sys.platform == "darwin" else 1_000
-        cost = Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / unit)
+        cost = Cost(time.monotonic() - began, used.ru_utime + used.ru_stime, used.ru_maxrss / unit, pace.slowness, pace.waiting)
         return Ran(process.returncode, out.read_text(), err.read_text()), cost
 
     def runs(self, limit: int = 10, forks: "Forks | None" = None) -> list[dict[str, Any]]:

@@ -174,6 +174,26 @@ def test_a_receiver_that_is_ended_has_brought_all_and_the_command_line_prepares_
     assert {one.backup for one in verify("postgres_base", everything=True).problems} == {"log"}
 
 
+def test_a_receiver_that_was_killed_leaves_nobody_behind_who_holds_the_slot(production: Server, receiver: "subprocess.Popen[str]", backups: Backups) -> None:
+    def receiving() -> set[str]:
+        told = subprocess.run(["ps", "-A", "-ww", "-o", "pid=", "-o", "args="], capture_output=True, text=True, check=True).stdout
+        return {line.split()[0] for line in told.splitlines() if "pg_receivewal" in line and f"--directory={wal_folder(system_of(production.url()))}" in line}
+
+    (left,) = receiving()
+    receiver.kill()
+    receiver.wait()
+    assert receiving() == {left}  # it goes on: whoever commits waits for nobody
+    again = call("backup", "receive", wait=False)
+    try:
+        _wait(lambda: len(receiving()) == 1 and left not in receiving() and bool(_asked(production, "SELECT 1 FROM pg_stat_replication")))
+        _book(production, 0, 1)
+    finally:
+        os.killpg(again.pid, signal.SIGTERM)
+        again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0
+    assert receiving() == set()
+
+
 def test_the_log_is_watched_and_drilled_and_a_gap_in_it_is_found(
     production: Server, receiver: "subprocess.Popen[str]", backups: Backups, setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
