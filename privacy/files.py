@@ -126,15 +126,19 @@ def erase_built(connection: "DuckDBPyConnection", *, dry_run: bool = False) -> d
         if row and row[0]:
             changed[f"{schema}.{table}"] = int(row[0])
             if not dry_run:
-                restate.note(connection, models_of([f"{schema}.{table}"]))
+                restate.note(connection, _behind([f"{schema}.{table}"]), f"{schema}.{table}")  # also one that a review alone has in its code
                 connection.execute(f"DELETE FROM {name} AS r WHERE {condition}")
     return changed
 
 
 def models_of(tables: Iterable[str]) -> list[str]:
     """The models behind built tables that can be made anew from their input: not the histories."""
+    return [name for name in _behind(tables) if restate.is_written(name)]
+
+
+def _behind(tables: Iterable[str]) -> list[str]:
     found = {f"{match['schema']}.{match['name']}" for match in (_BUILT.match(table.split(".", 1)[1]) for table in tables) if match}
-    return sorted(name for name in found - set(policy().histories) if restate.is_written(name))
+    return sorted(found - set(policy().histories))
 
 
 def has_built(connection: "DuckDBPyConnection") -> bool:

@@ -27,10 +27,11 @@ ENVIRONMENT = "prod"
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did: one report a model, and whether the code had changed."""
+    """What a build did: one report a model, whether the code had changed, and the tables (schema.table) that production is made of."""
 
     models: list["ModelReport"]
     planned: bool
+    tables: frozenset[str] = frozenset()
 
 
 def build(restate: Sequence[str] = ()) -> Built:
@@ -52,13 +53,14 @@ def build(restate: Sequence[str] = ()) -> Built:
         if not changed and not restate:
             return Built(models=[], planned=False)
         inputs.forget(connection, changed)
+        erased = waiting.of_reviews(connection)
     try:
-        built = _build(restate, raw.never_loaded, changed)
+        built = _build(restate, raw.never_loaded, changed, erased)
     except StepFailed as error:
         raise lacking_error(error, raw.lacking) if raw.lacking else error from None
     with storage.open_warehouse() as connection:
         inputs.remember(connection)
-        waiting.done(connection)
+        waiting.done(connection, built.tables)
     return built
 
 
@@ -67,13 +69,17 @@ def _stands() -> bool:
     return settings().storage == "motherduck" or settings().state_file.exists()
 
 
-def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Changed) -> Built:
+def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Changed, erased: Mapping[str, str]) -> Built:
+    """Args: erased: tables (schema.table) that a review built and an erasure took rows out of -> their models."""
     with open_context(reads_models=changed.code or bool(restate)) as context:
         report: Report = context.console
         planned, stale = "nothing", changed.tables
         try:
             if changed.code or restate:
                 planned, stale = _plan(context, report, restate, never_loaded, changed.tables)
+                shown = {_table(one) for one in _production(context) if one.is_model}
+                if facts := sorted({model for table, model in erased.items() if table in shown}):
+                    context.apply(_builder(context, facts).build())
             if planned != "everything":
                 _run(context, never_loaded, stale)
         except (StepFailed, UsageError):
@@ -81,7 +87,8 @@ def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Chang
         except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
             raise report.failure(error) from None
         report.raise_if_failed()
-    return Built(models=report.models(), planned=planned != "nothing")
+        tables = frozenset(_table(one) for one in _production(context) if one.is_model)
+    return Built(models=report.models(), planned=planned != "nothing", tables=tables)
 
 
 @contextmanager

@@ -121,7 +121,8 @@ def test_nothing_is_found_in_the_home_in_buckets_and_in_what_is_restored(filled:
     assert [one.failed for one in drill_warehouse(METRICS, 1)] == [None]
     setting("WAREHOUSE_HOME", str(done.into))
     assert ask("SELECT count(*), sum(revenue), count(DISTINCT user_id) FROM raw_postgres.orders") == facts
-    assert ask("SELECT model FROM ops.to_restate ORDER BY 1") == [("marts.customer_360",), ("marts.order_facts",), ("marts.ticket_facts",), ("marts.user_dim",)]
+    noted = ["customer_360", "once_there", "order_facts", "ticket_facts", "user_dim"]
+    assert ask("SELECT DISTINCT model FROM ops.to_restate ORDER BY 1") == [(f"marts.{name}",) for name in noted]
     _loads_her_again(tmp_path / "users.parquet")
     assert ask(f"SELECT count(*) FROM read_parquet('{tmp_path / 'users.parquet'}') WHERE id = {USER} OR email_hash IS NOT NULL") == [(0,)]
 

@@ -20,7 +20,7 @@ from transform.build import build, open_context
 from transform.effect import Difference, differences
 from transform.raw_tables import external_models
 from transform.review import Category, ChangedModel, Environment, build_environment
-from warehouse import settings
+from warehouse import restate, settings
 from warehouse.errors import UsageError, WarehouseError
 from warehouse.settings import ROOT
 
@@ -363,3 +363,30 @@ def test_a_review_needs_production_and_a_name_that_is_not_its_own(home: Path, ca
     with pytest.raises(UsageError, match="cannot name an environment"):
         cli.main(["review", "--environment", "Prod"], standalone_mode=False)
     assert not (home / "warehouse.duckdb").exists()
+
+
+def test_a_new_mart_that_a_review_built_before_an_erasure_has_all_facts_when_it_becomes_production(
+    change: Callable[..., None], home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What production has too, SQLMesh itself builds anew everywhere; of a mart that production has not yet, nobody knew."""
+    monkeypatch.setattr("warehouse.restate.ROOT", tmp_path / "checkout")
+    mart = tmp_path / "checkout/models/marts/sales.sql"
+    piece_by_piece = "kind INCREMENTAL_BY_TIME_RANGE (time_column date), start '1997-01-01', grain order_id"
+    columns = "id::BIGINT AS order_id, ordered_at::DATE AS date"
+    sales = f"SELECT {columns} FROM raw_postgres.orders WHERE ordered_at::DATE BETWEEN @start_date AND @end_date"
+    mart.write_text(f"MODEL (name marts.sales, {piece_by_piece});\n{sales}\n")
+    assert _review(capsys)[2] == ""
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        found = connection.execute("SELECT table_name FROM duckdb_tables() WHERE schema_name = 'sqlmesh__marts'").fetchall()
+        (table,) = [table for (table,) in found if "sales" in table]
+        connection.execute(f'DELETE FROM sqlmesh__marts."{table}" WHERE order_id = 1')
+        restate.note(connection, ["marts.sales"], f"sqlmesh__marts.{table}")
+    text = mart.read_text()
+    mart.unlink()
+    for _ in range(2):
+        cli.main(["transform"], standalone_mode=False)
+    mart.write_text(text)
+    cli.main(["transform"], standalone_mode=False)
+    with duckdb.connect(str(home / "warehouse.duckdb")) as connection:
+        assert connection.execute("SELECT order_id FROM marts.sales ORDER BY 1").fetchall() == [(1,), (2,), (3,), (4,), (5,)]
+        assert connection.execute("FROM ops.to_restate").fetchall() == []
