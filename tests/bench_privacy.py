@@ -27,7 +27,7 @@ OLD, NEW, MASTER = (f"the {name} key of a bench, of more than 32 characters" for
 def main() -> None:
     """Measure everything in a home that is thrown away."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--values", type=int, default=1_000_000, help="how many values are hashed")
+    parser.add_argument("--values", type=int, default=5_000_000, help="how many values are hashed")
     parser.add_argument("--rows", type=int, default=200_000, help="how many rows are sealed, and hashed again")
     given = parser.parse_args()
     gc.set_threshold(50_000, 20, 50)  # as the command does
