@@ -33,7 +33,8 @@ with duckdb.connect(sys.argv[1]) as connection:
     connection.execute("FORCE CHECKPOINT")
 """
 WORK = """
-import resource, sys, time
+import os, resource, sys, threading, time
+from contextlib import suppress
 from pathlib import Path
 from backup.postgres import take_postgres
 from backup.postgres_log import KIND, take_base
@@ -42,6 +43,21 @@ from backup.restore_log import restore_log
 from backup.restore_postgres import given_target, restore_postgres
 from backup.take import take_warehouse
 from backup.verify import verify
+def rss(process):
+    with suppress(OSError):
+        status = Path(f"/proc/{process}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) if "VmRSS:" in status else 0
+    return 0
+def children():
+    with suppress(OSError):
+        return [child for task in os.listdir("/proc/self/task") for child in Path(f"/proc/self/task/{task}/children").read_text().split()]
+    return []
+def watch():
+    while True:
+        most[0] = max(most[0], sum(rss(one) for one in ("self", *children())))
+        time.sleep(0.05)
+most = [0]
+threading.Thread(target=watch, daemon=True).start()
 what, began, frozen = sys.argv[1], time.monotonic(), 0.0
 do, kind = what.split()
 if do == "restore":
@@ -62,10 +78,11 @@ else:
 own, others = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 spent = own.ru_utime + own.ru_stime + others.ru_utime + others.ru_stime
 more = f"   nobody wrote for {frozen:.2f} s" if frozen else ""
-megabytes = (own.ru_maxrss + others.ru_maxrss) // 1000
+megabytes = most[0] * 1024 // 1_000_000
 print(f"{what:22} {time.monotonic() - began:7.1f} s, {spent:6.1f} s of processors, at most {megabytes:4} MB of memory{more}")
 """
-"""`megabytes` counts our process and the largest program of PostgreSQL that it started; the server's own is not in it."""
+"""`megabytes` is the most that our process and the programs of PostgreSQL that it started held together, looked at twenty times a second
+(what the kernel notes of an ended child begins with its parent's memory); the server's own is not in it."""
 FRESH = "wal_level = minimal\nmax_wal_senders = 0\nmax_wal_size = 16GB\nautovacuum = off\nfull_page_writes = off\n"
 """A fresh server while it is restored to, as docs/disaster-recovery.md says; with fsync off, and its files flushed afterwards."""
 
