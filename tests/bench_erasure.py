@@ -23,8 +23,10 @@ _USERS = """
       now() AS updated_at, now() AS _loaded_at, NULL::TIMESTAMPTZ AS _deleted_at FROM range({})
 """
 _ORDERS = """
-    SELECT range::BIGINT AS id, (hash(range) % {})::BIGINT AS user_id, now() AS ordered_at, 1 AS quantity, 3.50::DECIMAL(12, 2) AS revenue,
-      'USD' AS currency, 'paid' AS status, now() AS updated_at, now() AS _loaded_at, NULL::TIMESTAMPTZ AS _deleted_at FROM range({})
+    SELECT range::BIGINT AS id, (hash(range) % {})::BIGINT AS user_id, to_timestamp(1600000000 + hash(-range) % 100000000) AS ordered_at,
+      (hash(range + 1) % 5)::INTEGER AS quantity, ((hash(range + 2) % 30000) / 100)::DECIMAL(12, 2) AS revenue,
+      CASE WHEN hash(range + 3) % 2 = 0 THEN 'USD' ELSE 'EUR' END AS currency, 'paid' AS status,
+      to_timestamp(1600000000 + hash(range + 4) % 100000000) AS updated_at, now() AS _loaded_at, NULL::TIMESTAMPTZ AS _deleted_at FROM range({})
 """
 
 
@@ -62,7 +64,7 @@ def _measure(named: list[subjects.Subject]) -> None:
         erase.erase(named, run, lambda models: None)
     steps = {step.item: round(step.seconds, 1) for step in run.steps}
     busy, seconds = round(time.process_time() - busy, 1), round(time.monotonic() - began, 1)
-    say(json.dumps({"subjects": len(named), "seconds": seconds, "cpu_seconds": busy, "megabytes": size // 1_000_000, "steps": steps}))
+    say(json.dumps({"subjects": len(named), "seconds": seconds, "cpu_seconds": busy, "warehouse_megabytes": size // 1_000_000, "steps": steps}))
 
 
 if __name__ == "__main__":
