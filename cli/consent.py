@@ -1,5 +1,6 @@
 """`warehouse privacy consent`: what persons agreed to, and took back. Rooms are imported when their verb is called."""
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,19 @@ from cli.restore import Instant
 if TYPE_CHECKING:
     from privacy.consent import Consent
 
-_SUBJECT = click.option("--subject", required=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…")
-_PURPOSE = click.option("--purpose", required=True, help="One that privacy/policy.yaml declares under consent.")
-_SOURCE = click.option("--source", required=True, help="Where it was said: the form, the call, the letter.")
-_VERSION = click.option("--version", help="Of the words that were agreed to; those in force unless given.")
-_AT = click.option("--at", type=Instant(), help="When it was said (UTC); now unless given.")
+
+def _words(verb: Callable[..., None]) -> Callable[..., None]:
+    """The options by which somebody's words are told."""
+    options = (
+        click.option("--subject", required=True, metavar="KIND:KEY", help="user:42, email:…, stripe:cus_… or zendesk:…"),
+        click.option("--purpose", required=True, help="One that privacy/policy.yaml declares under consent."),
+        click.option("--source", required=True, help="Where it was said: the form, the call, the letter."),
+        click.option("--version", help="Of the words that were agreed to; those in force unless given."),
+        click.option("--at", type=Instant(), help="When it was said (UTC); now unless given."),
+    )
+    for option in reversed(options):
+        verb = option(verb)
+    return verb
 
 
 @click.group(short_help="Record what persons agree to, and take back.")
@@ -24,22 +33,14 @@ def consent() -> None:
 
 
 @consent.command(short_help="A person agrees.")
-@_SUBJECT
-@_PURPOSE
-@_SOURCE
-@_VERSION
-@_AT
+@_words
 def record(subject: str, purpose: str, source: str, version: str | None, at: datetime | None) -> None:
     """Record that a person agrees."""
     _say(subject, purpose, source, version, at, is_given=True)
 
 
 @consent.command(short_help="A person takes it back.")
-@_SUBJECT
-@_PURPOSE
-@_SOURCE
-@_VERSION
-@_AT
+@_words
 def withdraw(subject: str, purpose: str, source: str, version: str | None, at: datetime | None) -> None:
     """Record that a person takes it back; the next run leaves the person out of what is for that purpose."""
     _say(subject, purpose, source, version, at, is_given=False)
