@@ -225,62 +225,72 @@ def test_an_unknown_model_cannot_be_restated(built: Path) -> None:
         build(restate=["marts.nonsense"])
 
 
-def test_a_build_reads_only_what_was_loaded_since_the_last(built: Path, context: "Context") -> None:
+@pytest.fixture(scope="module")
+def edited(built_once: Path, context: "Context", tmp_path_factory: pytest.TempPathFactory, clean_environment: pytest.MonkeyPatch) -> Path:
+    """The built home after production edited orders and users, with stamps and without, and one more build; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("edited") / "home"
     table = context.get_snapshot("marts.order_facts").table_name()
-    _change(built, f"UPDATE {table} SET status = 'touched by nobody' WHERE order_id = 5", _orders_edited("revenue = 10.00", "1"))
+    shutil.copytree(built_once, folder)
+    _point_at(folder, clean_environment.setenv)
+    _change(
+        folder,
+        f"UPDATE {table} SET status = 'touched by nobody' WHERE order_id = 4",
+        _orders_edited("revenue = 10.00", "1"),
+        _orders_edited("ordered_at = '1998-02-04 00:00:00+00'", "5"),
+        *broken_google_analytics.RESTATED,
+        f"UPDATE raw_postgres.users SET country = 'FR', updated_at = '1998-02-21 09:00:00+00', _loaded_at = '{SECOND_LOAD}' WHERE id = 1",
+        f"UPDATE raw_postgres.users SET updated_at = NULL, country = 'IT', _loaded_at = '{SECOND_LOAD}' WHERE id = 2",
+        f"UPDATE raw_postgres.users SET email_hash = 'rotated', _loaded_at = '{SECOND_LOAD}' WHERE id = 3",
+        f"INSERT INTO raw_postgres.users VALUES {USER.format(4, SECOND_LOAD)}",
+    )
     build()
-    assert _rows(built, "SELECT status FROM marts.order_facts WHERE order_id = 5") == [("touched by nobody",)]
-    assert _rows(built, "SELECT revenue FROM marts.order_facts WHERE order_id = 1") == [(Decimal("10.00"),)]
+    return folder
 
 
-def test_an_old_order_that_is_edited_later_moves_its_own_day(built: Path) -> None:
+def test_a_build_reads_only_what_was_loaded_since_the_last(edited: Path) -> None:
+    assert _rows(edited, "SELECT status FROM marts.order_facts WHERE order_id = 4") == [("touched by nobody",)]
+    assert _rows(edited, "SELECT revenue FROM marts.order_facts WHERE order_id = 1") == [(Decimal("10.00"),)]
+
+
+def test_an_old_order_that_is_edited_later_moves_its_own_day(built_once: Path, edited: Path) -> None:
     revenue = "SELECT date, currency, orders, revenue FROM marts.daily_revenue ORDER BY ALL"
-    before = _rows(built, revenue)
+    before = _rows(built_once, revenue)
     assert (date(1997, 12, 31), "USD", 1, Decimal("11.77")) in before
-    _change(built, _orders_edited("revenue = 10.00", "1"), _orders_edited("ordered_at = '1998-02-04 00:00:00+00'", "5"), *broken_google_analytics.RESTATED)
-    build()
-    assert _rows(built, "SELECT sessions, (SELECT events FROM marts.funnel_daily WHERE step = 1) FROM marts.acquisition_daily") == [(7, 7)]
+    assert _rows(edited, "SELECT sessions, (SELECT events FROM marts.funnel_daily WHERE step = 1) FROM marts.acquisition_daily") == [(7, 7)]
     expected = {
         *before,
         (date(1997, 12, 31), "USD", 1, Decimal("10.00")),
         (date(1998, 2, 4), "EUR", 1, Decimal("20.00")),
     } - {(date(1997, 12, 31), "USD", 1, Decimal("11.77")), (date(1998, 2, 3), "EUR", 1, Decimal("20.00"))}
-    assert _rows(built, revenue) == sorted(expected)
+    assert _rows(edited, revenue) == sorted(expected)
 
 
-def test_a_changed_user_gets_a_second_version_and_a_deleted_one_ends(built: Path) -> None:
-    _change(
-        built,
-        f"UPDATE raw_postgres.users SET country = 'FR', updated_at = '1998-02-21 09:00:00+00', _loaded_at = '{SECOND_LOAD}' WHERE id = 1",
-        f"INSERT INTO raw_postgres.users VALUES {USER.format(4, SECOND_LOAD)}",
-    )
-    build()
-    began, changed = datetime(1997, 1, 1), datetime(1998, 2, 21, 9)
-    assert _rows(built, "SELECT user_id, country, valid_from, valid_to FROM marts.user_dim_history WHERE user_id IN (1, 4) ORDER BY ALL") == [
-        (1, "DE", began, changed),
-        (1, "FR", changed, None),
-        (4, "DE", began, None),
-    ]
-    _change(built, "DELETE FROM raw_postgres.users WHERE id = 4")
-    build()
-    assert _rows(built, "SELECT user_id, country FROM marts.user_dim ORDER BY ALL") == [(1, "FR"), (2, "DE"), (3, "DE")]
-    ((ended,),) = _rows(built, "SELECT valid_to FROM marts.user_dim_history WHERE user_id = 4")
-    assert timedelta(0) <= ended - datetime(1998, 3, 1, 12) < timedelta(seconds=1)  # each build is at least a millisecond later than the last
+HISTORY = "SELECT user_id, country, valid_from, valid_to FROM marts.user_dim_history ORDER BY ALL"
+BEGAN, CHANGED = datetime(1997, 1, 1), datetime(1998, 2, 21, 9)
 
 
-def test_a_change_that_production_did_not_stamp_is_in_the_history_too(built: Path) -> None:
-    _change(
-        built,
-        f"UPDATE raw_postgres.users SET email_hash = 'rotated', _loaded_at = '{SECOND_LOAD}' WHERE id = 1",
-        f"UPDATE raw_postgres.users SET updated_at = NULL, country = 'IT', _loaded_at = '{SECOND_LOAD}' WHERE id = 2",
-    )
-    build()
-    loaded = _rows(built, "SELECT DISTINCT loaded_at FROM marts.user_dim_history WHERE user_id = 1 AND valid_to IS NULL")[0][0]
-    for user, column in ((1, "email_hash = 'rotated'"), (2, "country = 'IT'")):
-        versions = _rows(built, f"SELECT {column}, valid_from, valid_to FROM marts.user_dim_history WHERE user_id = {user} ORDER BY valid_from")
+def test_a_changed_user_gets_a_second_version(edited: Path) -> None:
+    versions = [row for row in _rows(edited, HISTORY) if row[0] in (1, 4)]
+    assert versions == [(1, "DE", BEGAN, CHANGED), (1, "FR", CHANGED, None), (4, "DE", BEGAN, None)]
+
+
+def test_a_change_that_production_did_not_stamp_is_in_the_history_too(edited: Path) -> None:
+    loaded = _rows(edited, "SELECT DISTINCT loaded_at FROM marts.user_dim_history WHERE user_id = 3 AND valid_to IS NULL")[0][0]
+    for user, column in ((3, "email_hash = 'rotated'"), (2, "country = 'IT'")):
+        versions = _rows(edited, f"SELECT {column}, valid_from, valid_to FROM marts.user_dim_history WHERE user_id = {user} ORDER BY valid_from")
         assert versions == [(False, versions[0][1], loaded), (True, loaded, None)]
+
+
+def test_a_deleted_user_ends_and_the_others_versions_stay(edited: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(edited, home)
+    _point_at(home, monkeypatch.setenv)
+    before = [row for row in _rows(home, HISTORY) if row[0] != 4]
+    _change(home, "DELETE FROM raw_postgres.users WHERE id = 4")
     build()
-    assert _rows(built, "SELECT count(*) FROM marts.user_dim_history WHERE user_id IN (1, 2)") == [(4,)]
+    assert _rows(home, "SELECT user_id, country FROM marts.user_dim ORDER BY ALL") == [(1, "FR"), (2, "IT"), (3, "DE")]
+    assert [row for row in _rows(home, HISTORY) if row[0] != 4] == before
+    ((ended,),) = _rows(home, "SELECT valid_to FROM marts.user_dim_history WHERE user_id = 4")
+    assert timedelta(0) <= ended - datetime(1998, 3, 1, 12) < timedelta(seconds=1)  # each build is at least a millisecond later than the last
 
 
 BUILD = "import sys, sqlmesh; from transform.build import build; print('ready', flush=True); build()"
@@ -329,7 +339,7 @@ def test_a_build_killed_at_any_moment_and_built_again_gives_what_an_undisturbed_
 
     moments = random.Random(19970101)
     killed = []
-    for number, start in enumerate((loaded, built_once, built_once)):
+    for number, start in enumerate((loaded, built_once)):
         folder = copy(start, f"killed_{number}")
         code, _ = _build_in_a_process(folder, kill_after=seconds * moments.uniform(0.05, 0.95))
         killed.append(code == -signal.SIGKILL)
