@@ -52,17 +52,17 @@ COPIED = "warehouse.ledger:copy_into"
 EVALUATE = "sqlmesh.core.snapshot.evaluator:SnapshotEvaluator.evaluate"
 ALWAYS: list[Point] = [
     ("pipelines.raw:without_known", "after", 1),
-    ("pipelines.landing:keep", "after", 1),
     (MERGED, "before", 1),
-    ("pipelines.landing:mark_loaded", "after", 1),
     (EVALUATE, "after", 4),
     ("transform.inputs:Inputs.remember", "before", 1),
-    ("monitoring.check:check", "after", 1),
     ("serving.publish:_write", "after", 2),
     ("serving.publish:_flip", "after", 1),
     (COPIED, "before", 1),
 ]
 IN_LONG_TRIALS: list[Point] = [
+    ("monitoring.check:check", "after", 1),
+    ("pipelines.landing:mark_loaded", "after", 1),
+    ("pipelines.landing:keep", "after", 1),
     ("pipelines.raw:without_known", "before", 1),
     ("dlt.pipeline.pipeline:Pipeline.extract", "after", 1),
     ("dlt.pipeline.pipeline:Pipeline.normalize", "after", 1),
