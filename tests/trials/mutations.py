@@ -27,7 +27,14 @@ Check = tuple[str, str | None, str]
 SCHEMA = "schema"
 USERS = {"raw_postgres.users": "id", "staging.stg_postgres__users": "user_id"}
 MORE = [((table, key, "missing"), f"INSERT INTO {table} SELECT * REPLACE (NULL AS {key}) FROM {table} WHERE rowid = 0") for table, key in USERS.items()]
-"""A user without key whom no order misses."""
+IDENTITIES = "marts.identity_map"
+MORE += [
+    (
+        (IDENTITIES, "customer_key", "missing"),
+        f"INSERT INTO {IDENTITIES} SELECT * REPLACE (NULL AS customer_key, 'another' AS source_key) FROM {IDENTITIES} WHERE rowid = 0",
+    )
+]
+"""A user without key whom no order misses, and a person without customer who consents to nothing."""
 KEPT: set[Check] = {(table, None, "row_count") for table in USERS}
 """Seen by another check as well and kept all the same: an empty table of users is else told as thousands of orders of unknown users."""
 
