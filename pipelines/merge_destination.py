@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from dlt.common.destination.client import PreparedTableSchema
 
 
+_CAPABILITIES: dict[str, Any] = {}
+"""By naming convention."""
+
+
 class merging_duckdb(duckdb):  # type: ignore[misc]  # dlt ships no types
     """The destination: `dlt.destinations.duckdb` that merges landed files."""
 
@@ -27,6 +31,13 @@ class merging_duckdb(duckdb):  # type: ignore[misc]  # dlt ships no types
     def client_class(self) -> type["_MergingClient"]:
         """dlt: the class that creates load jobs."""
         return _MergingClient
+
+    def capabilities(self, config: Any = None, naming: Any = None) -> Any:
+        """dlt: what DuckDB can, which is always the same; it is asked twenty times a load, and would read every setting each time."""
+        named = naming.name() if naming else ""
+        if named not in _CAPABILITIES:
+            _CAPABILITIES[named] = super().capabilities(config, naming)
+        return _CAPABILITIES[named].copy()
 
 
 class _MergingClient(DuckDbClient):  # type: ignore[misc]  # dlt ships no types
