@@ -49,9 +49,10 @@ def take(what: str | None, *, due: bool, wait: float, whole: bool) -> None:
 
 
 def _kinds(what: str | None) -> "list[Kind]":
+    from backup.plan import is_of_use, kept
     from backup.policy import configured
 
-    return [cast("Kind", what)] if what else list(configured().data)
+    return [cast("Kind", what)] if what else [kind for kind in configured().data if kind != "vault" or is_of_use(kind, kept(kind))]
 
 
 def _take(what: "Kind", *, due: bool, wait: float, whole: bool) -> None:
@@ -231,7 +232,6 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
     """Drill."""
     from backup.drill import drill_archive, drill_export, drill_log, drill_postgres, drill_vault, drill_warehouse
     from backup.thaw import ComeBack
-    from backup.vault import exists as has_vault
 
     seed = seed if seed is not None else secrets.randbelow(10**9)
     only, done = cast("StoreName | None", store), []
@@ -242,7 +242,7 @@ def prove(what: str | None, seed: int | None, store: str | None) -> None:
             elif kind == "export":
                 done += drill_export(seed, only)
             elif kind == "vault":
-                done += drill_vault(seed, only) if what or has_vault() else []
+                done += drill_vault(seed, only)
             elif kind in ("archive", "deep_archive"):
                 try:
                     done += drill_archive(kind, seed, only)

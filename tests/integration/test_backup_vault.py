@@ -83,13 +83,16 @@ def test_they_are_due_after_each_backup_of_what_is_sealed_and_never_without_a_va
     fill(home)
     cli.main(["backup", "run", "vault"], standalone_mode=False)
     assert "no vault: nothing is sealed yet" in capsys.readouterr().out
+    take_warehouse([], 0)
+    for everything in (["backup", "verify"], ["backup", "list"], ["backup", "plan"], ["backup", "uncover"], ["drill"]):
+        cli.main(everything, standalone_mode=False)  # each raises what it finds wrong
     vault_keys.keys_for(["crm:1"])
     assert is_due("vault", kept("vault"))
     assert [one.check for one in watch() if one.what == "vault"] == ["backup_age", "backup_age"]
     take_vault()
     assert not is_due("vault", kept("vault"), {"warehouse": kept("warehouse")})
     setting("WAREHOUSE_NOW", (clock.now() + timedelta(minutes=1)).isoformat())
-    take_warehouse([], 0)
+    take_warehouse([], 0)  # after the keys
     assert is_due("vault", kept("vault"), {"warehouse": kept("warehouse")})
     cli.main(["backup", "run", "vault", "--due"], standalone_mode=False)
     assert not is_due("vault", kept("vault"), {"warehouse": kept("warehouse")})
