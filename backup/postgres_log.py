@@ -262,6 +262,8 @@ class _Archive:
         is_due = finally_ or time.monotonic() - self._partial_at >= self._every
         try:
             received = self._received() if is_due else None
+            # Looked for before those that are complete: else one that is completed between would be missing before the next one's half.
+            partial = max(self._folder.glob("*.partial"), default=None) if is_due else None
             whole = sorted(path for path in self._folder.iterdir() if _SEGMENT.fullmatch(path.name))
             for path in whole:
                 if path.name not in self._done:
@@ -272,7 +274,7 @@ class _Archive:
             if len(whole) > 1:
                 flush_folder(self._folder)
             if is_due:
-                self._bring_partial()
+                self._bring_partial(partial)
             if received and time.monotonic() - self._received_at >= min(RECEIVED_EVERY, self._every):
                 for store in self._chosen:
                     keep_received(store, received)
@@ -299,12 +301,13 @@ class _Archive:
         reached = [asked for asked, position in self._asked if position <= row[1]]
         return Received(system=self._system, at=max(reached), position=row[2]) if reached else None
 
-    def _bring_partial(self) -> None:
-        for path in sorted(self._folder.glob("*.partial"))[-1:]:
-            seen = (path.name, path.stat().st_mtime_ns)
-            if seen != self._partial:
-                self._keep(path, f"{path.name}-{time.time_ns():020d}")
-                self._partial = seen
+    def _bring_partial(self, path: Path | None) -> None:
+        if path is not None:
+            with suppress(FileNotFoundError):  # it was completed meanwhile: it comes whole, with the next
+                seen = (path.name, path.stat().st_mtime_ns)
+                if seen != self._partial:
+                    self._keep(path, f"{path.name}-{time.time_ns():020d}")
+                    self._partial = seen
         self._partial_at = time.monotonic()
 
     def _keep(self, path: Path, name: str) -> None:

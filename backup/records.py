@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from backup import manifest, pack, snapshot
-from backup.encryption import identities, recipients
+from backup.encryption import Damaged, identities, recipients
 from backup.manifest import Head
 from backup.pack import Source
 from backup.policy import configured
@@ -124,7 +124,11 @@ def problems() -> list[str]:
 
 def marks(choice: Choice, backup: str) -> list[str]:
     """How far the ledger of erasures went, by all that the stores know: the backup itself, the newest one, and the newest heads."""
-    known = [choice.read(one).erasures for one in {backup, choice.ids()[-1]}]
+    known = [choice.read(backup).erasures]
+    for newer in reversed(choice.ids()):
+        with suppress(Damaged, StoreFailed):  # noted by the choice: a damaged one must not keep those from coming back that are whole
+            known.append(choice.read(newer).erasures)
+            break
     known += [head.heads.get(records.ERASURES) for _, head in newest_heads([place.store for place in choice.places])]
     return sorted({mark for mark in known if mark})
 

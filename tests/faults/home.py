@@ -16,6 +16,7 @@ from faults.world import World, expected, only_covered, own_stores, small_disk
 from integration.backup_home import METRICS, content
 
 from backup.drill import drill_warehouse
+from backup.manifest import time_of
 from backup.plan import is_due, kept
 from backup.policy import StoreName
 from backup.restore import Choice, restore_warehouse
@@ -224,8 +225,10 @@ def doubled(world: World, chance: random.Random) -> None:
 
 def late(world: World, chance: random.Random) -> None:
     """A schedule that is days late: the backup is due, is taken once, and is due no more."""
-    days = chance.randrange(2, 20)
-    world.set("WAREHOUSE_NOW", (datetime.now(UTC) + timedelta(days=days)).isoformat())
+    taken, day = [time_of(one) for one in Choice("warehouse").ids()], timedelta(days=1)
+    instants = [datetime.now(UTC) + number * day for number in range(2, 20)]
+    free = [now for now in instants if not any(timedelta() <= now - at < day for at in taken)]
+    world.set("WAREHOUSE_NOW", chance.choice(free).isoformat())  # not just after the time that a clock which was wrong gave to a backup
     try:
         assert is_due("warehouse", kept("warehouse"))
         world.take()

@@ -18,7 +18,7 @@ from integration.object_stores import Backups
 from backup.drill import drill_log
 from backup.encryption import Damaged
 from backup.log_kept import prefix, received_until, segments
-from backup.postgres_log import receive, system_of, take_base, wal_folder
+from backup.postgres_log import _Archive, receive, system_of, take_base, wal_folder
 from backup.restore import Choice, Restored
 from backup.restore_log import restore_log
 from backup.store import stores
@@ -192,6 +192,36 @@ def test_a_receiver_that_was_killed_leaves_nobody_behind_who_holds_the_slot(prod
         again.communicate(timeout=PATIENCE)
     assert again.returncode == 0
     assert receiving() == set()
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_the_half_of_a_segment_never_comes_to_the_stores_before_the_whole_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_before: bool
+) -> None:
+    """The server completes a segment and begins the next just before, or just after, the receiver looks for the one that is being written."""
+    first, second, third = (f"00000001000000000000000{number}" for number in (1, 2, 3))
+    for name in (first, f"{second}.partial"):
+        (tmp_path / name).touch()
+    archive, brought, look = _Archive(tmp_path, "1", [], [], 0.0, ""), list[str](), Path.glob
+
+    def goes_on() -> None:
+        (tmp_path / f"{second}.partial").rename(tmp_path / second)
+        (tmp_path / f"{third}.partial").touch()
+
+    def looking(folder: Path, pattern: str) -> list[Path]:
+        if is_before:
+            goes_on()
+        found = list(look(folder, pattern))
+        if not is_before:
+            goes_on()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", looking)
+        patch.setattr(_Archive, "_received", lambda self: None)
+        patch.setattr(_Archive, "_keep", lambda self, path, name: brought.append(path.name))
+        archive.bring()
+    assert brought == [first, second, f"{third}.partial"][: 3 if is_before else 2]
 
 
 def test_the_log_is_watched_and_drilled_and_a_gap_in_it_is_found(

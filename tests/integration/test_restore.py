@@ -110,6 +110,19 @@ def test_what_is_damaged_in_one_store_comes_from_the_other_and_in_both_from_none
     assert sorted(path.name for path in tmp_path.iterdir() if path.name not in ("home", "policy.yaml")) == ["back"], "nothing half-restored is left"
 
 
+def test_a_newer_backup_that_is_damaged_everywhere_keeps_no_older_one_from_coming_back(filled: Path, backups: Backups, tmp_path: Path) -> None:
+    older = take_warehouse(METRICS, 0).backup.id
+    before = content(filled)
+    trade(filled, 1)
+    newer = take_warehouse(METRICS, 0).backup.id
+    for store in ("a", "b"):
+        (key,) = backups.keys(store, f"{newer}.manifest")
+        backups.flip(store, key)
+    done = restore_warehouse(Choice("warehouse"), older, tmp_path / "back", METRICS)
+    assert content(done.into) == before
+    assert any("is damaged" in note for note in done.notes)
+
+
 def test_a_lost_region_a_lost_object_and_hidden_objects_do_no_harm(filled: Path, backups: Backups, tmp_path: Path, fails: Fails) -> None:
     take_warehouse(METRICS, 0)
     client = backups.servers["a"].client()
