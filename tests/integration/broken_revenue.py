@@ -57,6 +57,8 @@ BROKEN: list[Broken] = [
     (REFUNDS, "settled_net", "adds_up", _one(REFUNDS, "settled_net = 0.001")),
     (DISPUTES, "settled_net", "adds_up", _one(DISPUTES, "settled_net = 0.001")),
     (RECONCILED, "movements_without_object", "known_in_time", _one(RECONCILED, "movements_without_object = 1")),
+    (REFUNDS, "settled_net", "known_in_time", _one(REFUNDS, "settled_net = NULL")),
+    (DISPUTES, "settlement_currency", "known_in_time", f"UPDATE {DISPUTES} SET settlement_currency = NULL WHERE rowid = 1"),
     (RATES, "rate", "positive", _one(RATES, "rate = 0")),
     (REPORTED, "currencies_without_rate", "part_of_currencies", _one(REPORTED, "currencies_without_rate = currencies + 1")),
 ]
