@@ -29,7 +29,7 @@ LIMIT_LESS = 2.9
 """So many ordinary differences below what is usual are unusual. Losses are what goes wrong most, so most of the false alarms allowed are spent here."""
 LIMIT_MORE = 3.9
 """The same above what is usual."""
-LIMIT_TOGETHER = 3.4
+LIMIT_TOGETHER = 3.9
 """The same, either way, for the mean of the last three days."""
 LEAST_CHANGE = {"amount": math.log(1.22), "share": 0.12}
 """What must have changed at the least, on the scale that is judged: a fifth of an amount; about 6 points of a share near a half."""
