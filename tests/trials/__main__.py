@@ -128,8 +128,8 @@ def catalogue(jobs: ProcessPoolExecutor, seeds: range, until: float) -> str:
         ["faults of days, 300 orders a day", totals(DAYS, 0), totals(DAYS, 1), totals(DAYS, 2)],
     ]  # fmt: skip
     return "\n".join((
-        f"## The catalogue\n\n{len(CATALOGUE)} faults x 3 severities, seeds {seeds[0]} to {seeds[-1]}, {trials} trials; {len(ROWS)} are faults of single rows. Checks "
-        f"silently skipped in all of them: {skipped}. Soda itself, asked in every {BY_SODA}th trial, found the same as the queries that stand for it in "
+        f"## The catalogue\n\n{len(CATALOGUE)} faults x 3 severities, seeds {seeds[0]} to {seeds[-1]}, {trials} trials; {len(ROWS)} are faults of single rows. "
+        f"Checks silently skipped in all of them: {skipped}. Soda itself, asked in every {BY_SODA}th trial, found the same as the queries that stand for it in "
         f"{same.found} of {same.of}.\n",
         table("| faults | found | right cause first | right route |", summary),
         table("| fault | where | mild | middle | grave | right cause first | right route |", rows),
