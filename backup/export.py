@@ -1,6 +1,5 @@
 """The export: every table and mart as Parquet, readable without this project and without DuckDB; and the way of MotherDuck's out."""
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -10,17 +9,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from backup import manifest, snapshot
-from backup.encryption import identities
 from backup.manifest import Manifest, Table
 from backup.pack import Source
-from backup.restore import Choice, Restored, fresh, required, unpack_all
+from backup.restore import Choice, Restored, unpacked
 from backup.take import PATIENCE, Known, Taken, prepared, spread, upload
 from privacy import erasures
 from privacy.replay import replay_export
 from warehouse import clock, storage
 from warehouse.console import progress, tell
 from warehouse.errors import StepFailed
-from warehouse.files import flush_folder, sha256
+from warehouse.files import sha256
 from warehouse.settings import settings
 from warehouse.sql import literal, parquet, quoted
 
@@ -142,24 +140,11 @@ def restore_export(choice: Choice, backup: str, into: Path) -> Restored:
     Raises:
         As `restore_warehouse`.
     """
-    began = time.monotonic()
-    keys, one = identities(), choice.read(backup)
-    marks = required(choice, backup)
-    partial = fresh(into, one)
-    restored = Restored(one, into)
-    try:
-        unpack_all(choice, one, partial, keys, restored)
-        require_equal(one, partial)
-        restored.tables = len(one.tables)
+    with unpacked(choice, backup, into) as (restored, partial, marks):
+        require_equal(restored.backup, partial)
+        restored.tables = len(restored.backup.tables)
         with progress("erasing again"):
             restored.notes += replay_export(partial, marks).notes()
-        os.sync()
-        os.rename(partial, into)
-        flush_folder(into.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
-    restored.seconds = time.monotonic() - began
     return restored
 
 

@@ -115,6 +115,23 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
         Damaged, StoreFailed: no store has something whole; what is in the folder's place is nothing.
         StepFailed: what was restored is not equal, or the ledger of erasures is missing or older than what is known of it.
     """
+    with unpacked(choice, backup, into) as (restored, partial, marks):
+        _compare(restored.backup, partial, metrics, restored)
+        with progress("erasing again"):
+            restored.notes += replay_home(partial, marks).notes()
+    return restored
+
+
+@contextmanager
+def unpacked(choice: Choice, backup: str, into: Path) -> "Iterator[tuple[Restored, Path, list[str]]]":
+    """The files of a backup, beside the folder they go to; that appears when the block ends well, and nothing of them is left when it does not.
+
+    Yields:
+        what is restored; where its files are; how far the ledger of erasures has to go (see `required`).
+
+    Raises:
+        As `restore_warehouse`.
+    """
     began = time.monotonic()
     keys, one = identities(), choice.read(backup)
     marks = required(choice, backup)
@@ -122,9 +139,7 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
     restored = Restored(one, into)
     try:
         unpack_all(choice, one, partial, keys, restored)
-        _compare(one, partial, metrics, restored)
-        with progress("erasing again"):
-            restored.notes += replay_home(partial, marks).notes()
+        yield restored, partial, marks
         os.sync()
         os.rename(partial, into)
         flush_folder(into.parent)
@@ -132,7 +147,6 @@ def restore_warehouse(choice: Choice, backup: str, into: Path, metrics: Sequence
         shutil.rmtree(partial, ignore_errors=True)
     restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
     restored.seconds = time.monotonic() - began
-    return restored
 
 
 def required(choice: Choice, backup: str) -> list[str]:

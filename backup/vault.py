@@ -1,20 +1,17 @@
 """The keys of the vault in the stores: sealed as all is, and kept for thirty days at the most, so that a destroyed key goes from there too."""
 
-import os
-import time
 from pathlib import Path
 
 from backup import manifest
-from backup.encryption import identities
 from backup.manifest import Table
 from backup.pack import Source
 from backup.policy import Kind
-from backup.restore import Choice, Restored, fresh, required, unpack_all
+from backup.restore import Choice, Restored, unpacked
 from backup.take import Known, Taken, prepared, spread, upload
 from privacy import erasures, vault_keys
 from warehouse import clock
 from warehouse.errors import StepFailed, UsageError
-from warehouse.files import flush_folder, sha256
+from warehouse.files import sha256
 
 KIND: Kind = "vault"
 FILE = "keys.sqlite"
@@ -59,28 +56,18 @@ def restore_vault(choice: Choice, backup: str, into: Path) -> Restored:
     Raises:
         As `restore_warehouse`.
     """
-    began = time.monotonic()
-    keys, one = identities(), choice.read(backup)
-    required(choice, backup)
-    partial = fresh(into, one)
-    restored, copy = Restored(one, into, tables=1), partial / FILE
-    try:
-        unpack_all(choice, one, partial, keys, restored)
-        if sha256(copy)[:32] != one.tables[_TABLE].fingerprint or vault_keys.count_of(copy) != one.tables[_TABLE].rows:
-            raise StepFailed(f"{backup} has not the keys that were kept.", mend="restore another: `warehouse backup list`")
-        vault_keys.rename(copy)
-        if gone := vault_keys.destroy(erasures.tags(), copy):
-            restored.notes.append(f"{gone} keys of persons who were erased since were destroyed again")
+    with unpacked(choice, backup, into) as (restored, partial, _):
+        copy, kept = partial / FILE, restored.backup.tables[_TABLE]
+        try:
+            if sha256(copy)[:32] != kept.fingerprint or vault_keys.count_of(copy) != kept.rows:
+                raise StepFailed(f"{backup} has not the keys that were kept.", mend="restore another: `warehouse backup list`")
+            vault_keys.rename(copy)
+            if gone := vault_keys.destroy(erasures.tags(), copy):
+                restored.notes.append(f"{gone} keys of persons who were erased since were destroyed again")
+        except BaseException:
+            vault_keys.overwrite(copy)
+            raise
+        restored.tables = 1
         copy.with_name(f"{FILE}.lock").unlink(missing_ok=True)
         partial.chmod(0o700)
-        os.rename(partial, into)
-        flush_folder(into.parent)
-    finally:
-        vault_keys.overwrite(copy)
-        if partial.exists():
-            for left in partial.iterdir():
-                vault_keys.overwrite(left)
-            partial.rmdir()
-    restored.notes = [*dict.fromkeys([*choice.notes, *restored.notes])]
-    restored.seconds = time.monotonic() - began
     return restored
