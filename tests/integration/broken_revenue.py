@@ -101,9 +101,9 @@ BROKEN_AUDITS: list[tuple[str, str, str]] = [
         for broken in (
             (model, "amount_is_valid", f"UPDATE {facts} SET amount = -0.001"),
             (model, "not_after_the_report_day", f"UPDATE {facts} SET report_date = DATE '1998-03-02'"),
-            *((model, f"{name}_match_staging", statement) for statement in _facts(name, facts)),
-            (model, f"{name}_match_staging", f"UPDATE {facts} SET charge_loaded_at = NULL"),
-            (model, f"{name}_match_staging", _raw("charges", "_loaded_at = '1998-02-21 10:00:00+00'")),
+            *((model, "objects_of_charges_match_staging", statement) for statement in _facts(name, facts)),
+            (model, "objects_of_charges_match_staging", f"UPDATE {facts} SET charge_loaded_at = NULL"),
+            (model, "objects_of_charges_match_staging", _raw("charges", "_loaded_at = '1998-02-21 10:00:00+00'")),
         )
     ),
     *((RECONCILED, "balance_reconciles", f"UPDATE {_RECONCILED} SET {column} = 0.001") for column in ZERO.split()),

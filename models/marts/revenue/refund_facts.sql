@@ -32,7 +32,7 @@ MODEL (
     unique_values(columns := refund_id),
     amount_is_valid(amount := amount),
     not_after_the_report_day(day := report_date),
-    refunds_match_staging
+    objects_of_charges_match_staging(staged := staging.stg_stripe__refunds)
   )
 );
 

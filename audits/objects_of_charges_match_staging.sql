@@ -1,12 +1,12 @@
 AUDIT (
-  name refunds_match_staging
+  name objects_of_charges_match_staging
 );
 
-/* After every build the facts hold all refunds that staging holds of the live mode, per currency, the newest load of each, and its charge. */
+/* After every build the facts hold all objects of a kind (refunds, disputes) that staging holds of the live mode, per currency, the newest load of each, and its charge. */
 WITH facts AS (
   SELECT
     currency,
-    COUNT(*) AS refunds,
+    COUNT(*) AS objects,
     SUM(amount) AS amount,
     COUNT(charge_loaded_at) AS with_charge,
     MAX(charge_loaded_at) AS charge_loaded_at,
@@ -16,19 +16,19 @@ WITH facts AS (
     currency
 ), staged AS (
   SELECT
-    refunds.currency,
-    COUNT(*) AS refunds,
-    SUM(refunds.amount) AS amount,
+    objects.currency,
+    COUNT(*) AS objects,
+    SUM(objects.amount) AS amount,
     COUNT(charges.loaded_at) AS with_charge,
     MAX(charges.loaded_at) AS charge_loaded_at,
-    MAX(refunds.loaded_at) AS loaded_at
-  FROM staging.stg_stripe__refunds AS refunds
+    MAX(objects.loaded_at) AS loaded_at
+  FROM @staged AS objects
   LEFT JOIN staging.stg_stripe__charges AS charges
-    ON charges.charge_id = refunds.charge_id AND charges.is_live
+    ON charges.charge_id = objects.charge_id AND charges.is_live
   WHERE
-    refunds.is_live AND NOT refunds.is_deleted
+    objects.is_live AND NOT objects.is_deleted
   GROUP BY
-    refunds.currency
+    objects.currency
 )
 SELECT
   *
@@ -36,7 +36,7 @@ FROM facts
 FULL OUTER JOIN staged
   ON facts.currency IS NOT DISTINCT FROM staged.currency
 WHERE
-  facts.refunds IS DISTINCT FROM staged.refunds
+  facts.objects IS DISTINCT FROM staged.objects
   OR facts.amount IS DISTINCT FROM staged.amount
   OR facts.with_charge IS DISTINCT FROM staged.with_charge
   OR facts.charge_loaded_at IS DISTINCT FROM staged.charge_loaded_at
