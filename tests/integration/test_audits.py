@@ -132,6 +132,8 @@ def context(built_once: Path, tmp_path_factory: pytest.TempPathFactory, clean_en
     _point_at(folder, clean_environment.setenv)
     with open_context() as opened:
         yield opened
+    _audits.cache_clear()
+    _snapshots.cache_clear()
 
 
 @cache
