@@ -12,7 +12,7 @@ STEPS = 250
 """How often one sample does its piece of work."""
 
 NOMINAL = 0.0100
-"""CPU seconds one sample takes where nobody else computes: an AMD EPYC of the third generation at 3 GHz."""
+"""CPU seconds that one sample takes on the AMD EPYC on which the bars were set, with nobody else at work."""
 
 
 class Pace:
