@@ -145,7 +145,7 @@ def drill_log(seed: int, only: StoreName | None = None) -> list[Drill]:
     said = [until for place in choice.places if (until := received_until(place.store))]
     until = max(said, default=manifest.time_of(ids[-1]))
     first = manifest.time_of(ids[0])
-    by_chance = first + (until - first) * random.Random(seed).random()  # noqa: S311 - a choice that is repeated, no secret
+    by_chance = first + (until - first) * _chance(seed).random()
     point, done = (clock.now() - until).total_seconds(), []
     for to in (None, max(by_chance, first)):
 
@@ -172,15 +172,19 @@ def _drills(what: Kind, restored: _Restores, seed: int, only: StoreName | None, 
     ids = choice.ids()
     if not ids:
         raise UsageError(f"there is no backup of {what} to drill.", mend=f"`warehouse backup run {what}` takes one")
-    chosen = [ids[-1], *random.Random(seed).sample(ids[:-1], min(1, len(ids) - 1))]  # noqa: S311 - a choice that is repeated, no secret
+    chosen = [ids[-1], *_chance(seed).sample(ids[:-1], min(1, len(ids) - 1))]
     if what == "deep_archive":  # one is asked for, and the same again when it has thawed
-        chosen = [one for one in ids if one in thawing][-1:] or [random.Random(seed).choice(ids)]  # noqa: S311 - a choice that is repeated, no secret
+        chosen = [one for one in ids if one in thawing][-1:] or [_chance(seed).choice(ids)]
     point = (clock.now() - manifest.time_of(ids[-1])).total_seconds()
     done = [_drill(what, choice, backup, restored, point) for backup in chosen]
     for place in choice.places:
         for one in done:
             _keep(place.store, one, only)
     return done
+
+
+def _chance(seed: int) -> random.Random:
+    return random.Random(seed)  # noqa: S311 - a choice that a seed repeats, no secret
 
 
 def _drill(what: Kind, choice: Choice, backup: str, restored: _Restores, point: float) -> Drill:

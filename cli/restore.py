@@ -1,5 +1,6 @@
 """`warehouse restore`: back again, into a fresh place. The work is imported when a verb is called."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,15 +27,29 @@ class Instant(click.ParamType[datetime]):
         return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
 
 
+def _into_a_folder(noun: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of a verb that restores files: as of when, into which folder, from which store."""
+    options = (
+        click.option("--as-of", type=Instant(), help=f"The newest {noun} that shows this instant (UTC) or an earlier one; the newest of all unless given."),
+        click.option("--into", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet."),
+        click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other."),
+    )
+
+    def given(verb: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            verb = option(verb)
+        return verb
+
+    return given
+
+
 @click.group(short_help="Restore a backup into a fresh place.")
 def restore() -> None:
     """Restore a backup into a fresh place, never over one in use. The private key is needed: BACKUP__IDENTITIES."""
 
 
 @restore.command(short_help="Restore the home of the warehouse.")
-@click.option("--as-of", type=Instant(), help="The newest backup that shows this instant (UTC) or an earlier one; the newest of all unless given.")
-@click.option("--into", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet.")
-@click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
+@_into_a_folder("backup")
 def warehouse(as_of: datetime | None, into: Path, store: str | None) -> None:
     """Restore the warehouse as it was, compare it with what was backed up, and only then let the folder appear.
 
@@ -47,9 +62,7 @@ def warehouse(as_of: datetime | None, into: Path, store: str | None) -> None:
 
 
 @restore.command(short_help="Bring back an export as Parquet files.")
-@click.option("--as-of", type=Instant(), help="The newest export that shows this instant (UTC) or an earlier one; the newest of all unless given.")
-@click.option("--into", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet.")
-@click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
+@_into_a_folder("export")
 def export(as_of: datetime | None, into: Path, store: str | None) -> None:
     """Bring back an export: one Parquet file a table, `<schema>/<table>.parquet`, which any tool reads."""
     from cli.backup_work import bring_back_files
@@ -58,9 +71,7 @@ def export(as_of: datetime | None, into: Path, store: str | None) -> None:
 
 
 @restore.command(short_help="Bring back the keys of the vault.")
-@click.option("--as-of", type=Instant(), help="The newest copy that shows this instant (UTC) or an earlier one; the newest of all unless given.")
-@click.option("--into", required=True, type=click.Path(file_okay=False, path_type=Path), help="A folder that does not exist yet.")
-@click.option("--store", type=STORES, help="Use this store alone; both unless given, and whatever is damaged in one is read from the other.")
+@_into_a_folder("copy")
 def vault(as_of: datetime | None, into: Path, store: str | None) -> None:
     """Bring back the keys of the vault, without those of persons who were erased since; then set PRIVACY__VAULT to the file."""
     from cli.backup_work import bring_back_files
