@@ -167,9 +167,9 @@ class Production:
             shutil.rmtree(into, ignore_errors=True)
 
     def _recovered(self, done: Restored) -> set[int]:
-        with drill_log.server(done.into, done.backup, {"hot_standby": "off"}) as text:
-            drill_log.until(text, "SELECT NOT pg_is_in_recovery()", done.into)
-            return self._rows(text)
+        with drill_log.server(done.into, done.backup, {"hot_standby": "off"}) as started:
+            started.until("SELECT NOT pg_is_in_recovery()")
+            return self._rows(started.text)
 
     def _rows(self, text: str) -> set[int]:
         with closing(psycopg2.connect(text)) as connection, connection.cursor() as cursor:

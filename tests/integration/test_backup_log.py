@@ -16,6 +16,7 @@ from conftest import call
 from integration.object_stores import Backups
 
 from backup.drill import drill_log
+from backup.drill_log import Started
 from backup.encryption import Damaged
 from backup.log_kept import prefix, received_until, segments
 from backup.postgres_log import _Archive, receive, system_of, take_base, wal_folder
@@ -222,6 +223,25 @@ def test_the_half_of_a_segment_never_comes_to_the_stores_before_the_whole_of_the
         patch.setattr(_Archive, "_keep", lambda self, path, name: brought.append(path.name))
         archive.bring()
     assert brought == [first, second, f"{third}.partial"][: 3 if is_before else 2]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "10:00:01 [7] FATAL:  recovery ended before configured recovery target was reached\n10:00:01 [1] LOG:  startup process exited with exit code 1\n"
+            "10:00:01 [9] FATAL:  the database system is in recovery mode\n10:00:01 [1] LOG:  database system is shut down\n",
+            "FATAL:  recovery ended before configured recovery target was reached",
+        ),
+        ("10:00:01 [9] FATAL:  the database system is starting up\n", "it was ended (exit status 3)"),
+    ],
+)
+def test_a_drill_tells_why_its_server_ended_and_not_what_the_server_told_the_drill(tmp_path: Path, fails: Fails, said: str, told: str) -> None:
+    (tmp_path / "log").write_text(said)
+    with subprocess.Popen(["sh", "-c", "exit 3"]) as ended:
+        ended.wait()
+        error = fails(Started(f"host={tmp_path} user=nobody dbname=none", ended, tmp_path / "log").until, "SELECT true")
+    assert error.what == f"the restored server ended: {told}"
 
 
 def test_the_log_is_watched_and_drilled_and_a_gap_in_it_is_found(
