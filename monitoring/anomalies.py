@@ -136,7 +136,7 @@ def daily(connection: "DuckDBPyConnection", table: str, watched: Watched, first:
     for column, name in ((quoted(column), column) for column in watched.means):
         of_a_sum = f"sum({column}::DOUBLE ^ 2) / nullif(sum({column})::DOUBLE ^ 2, 0)"
         metrics.append((f"mean {name}", "amount", f"avg({column})::DOUBLE", f"greatest({of_a_sum} - 1 / nullif(count({column}), 0), 0)"))
-    metrics += [(f"null rate {name}", "share", f"avg(({quoted(name)} IS NULL)::INT)", "0.25 / count(*)") for name in watched.null_rates]
+    metrics += [(f"null rate {name}", "missing", f"avg(({quoted(name)} IS NULL)::INT)", "0.25 / count(*)") for name in watched.null_rates]
     metrics += [(f"distinct share {name}", "share", f"count(DISTINCT {quoted(name)}) / count(*)", "0.25 / count(*)") for name in watched.distinct_shares]
     segment = f"coalesce({quoted(watched.by)}::VARCHAR, '')" if watched.by else "''"
     columns = ", ".join(f"{value} AS v{number}, {chance} AS c{number}" for number, (_, _, value, chance) in enumerate(metrics))

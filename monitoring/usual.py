@@ -25,13 +25,14 @@ JUDGED_DAYS = 3
 WINDOW_DAYS = HISTORY_DAYS + JUDGED_DAYS
 LEAST_DAYS = 28
 """Days of history that are needed before anything is judged."""
-LIMIT_LESS = 2.9
-"""So many ordinary differences below what is usual are unusual. Losses are what goes wrong most, so most of the false alarms allowed are spent here."""
-LIMIT_MORE = 3.9
-"""The same above what is usual."""
-LIMIT_TOGETHER = 3.9
-"""The same, either way, for the mean of the last three days."""
-LEAST_CHANGE = {"amount": math.log(1.22), "share": 0.12}
+WORSE = {"amount": -1, "share": -1, "missing": 1}
+"""Kinds of series, and where harm is: amounts and shares that are less than usual, shares of what is missing that are more."""
+LIMIT_WORSE = {"amount": 2.9, "share": 3.3, "missing": 3.3}
+"""So many ordinary differences towards harm are unusual, of a day as of three together. Rows and amounts that are lost break nothing else, so most
+of the false alarms allowed are spent on them."""
+LIMIT_BETTER = 4.2
+"""The same away from it."""
+LEAST_CHANGE = {"amount": math.log(1.22), "share": 0.12, "missing": 0.12}
 """What must have changed at the least, on the scale that is judged: a fifth of an amount; about 6 points of a share near a half."""
 LEAST_NOISE = 0.02
 _FAR = 2.5
@@ -48,14 +49,14 @@ class Verdict:
     Attributes:
         alone: the last day's difference from what is usual.
         together: the mean difference of the last three days.
-        noise, noise_together: the ordinary difference of either.
+        low, high: the least and the most that `alone` may be without being unusual.
         is_alone, is_together: whether either is unusual.
     """
 
     alone: "Array"
     together: "Array"
-    noise: "Array"
-    noise_together: "Array"
+    low: "Array"
+    high: "Array"
     is_alone: "Array"
     is_together: "Array"
 
@@ -73,7 +74,7 @@ def judge(values: "Array", chance: "Array", usable: "Array", weekdays: "Array", 
         chance: the same shape; the variance that chance alone gives each value.
         usable: (windows, WINDOW_DAYS); False for days that are declared to be special.
         weekdays: (windows, WINDOW_DAYS), 0 to 6.
-        kinds: of each series, `amount` or `share`.
+        kinds: of each series, one of `WORSE`.
         pools: series that are also judged as one, by the mean of their differences, the surest weighing most.
     """
     import numpy as np
@@ -101,13 +102,15 @@ def judge(values: "Array", chance: "Array", usable: "Array", weekdays: "Array", 
         three_days = (history[..., 2:] + history[..., 1:-1] + history[..., :-2]) / 3
         noise_together = np.fmax(_spread(three_days), noise / math.sqrt(JUDGED_DAYS))
     least = np.array([LEAST_CHANGE[kind] for kind in kinds])
-    amount = np.array([kind == "amount" for kind in kinds])
+    less, more = (np.array([LIMIT_WORSE[kind] if WORSE[kind] == way else LIMIT_BETTER for kind in kinds]) for way in (-1, 1))
+    # A logarithm of few rows falls further than it rises: the limits of a day follow (Cornish and Fisher's first term).
+    skew = skew * np.array([kind == "amount" for kind in kinds]) / 6
+    low = -np.maximum((less + skew * (less**2 - 1)) * noise, least)
+    high = np.maximum((more - skew * (more**2 - 1)) * noise, least)
     alone, together = judged[..., -1], judged.mean(axis=-1)
-    # A logarithm of few rows falls further than it rises: the limits follow (Cornish and Fisher's first term).
-    less, more = LIMIT_LESS + amount * skew * (LIMIT_LESS**2 - 1) / 6, LIMIT_MORE - amount * skew * (LIMIT_MORE**2 - 1) / 6
-    is_alone = (-alone > np.maximum(less * noise, least)) | (alone > np.maximum(more * noise, least))
-    is_together = np.abs(together) > np.maximum(LIMIT_TOGETHER * noise_together, least)
-    return Verdict(alone, together, noise, noise_together, is_alone, is_together)
+    is_alone = (alone < low) | (alone > high)
+    is_together = (-together > np.maximum(less * noise_together, least)) | (together > np.maximum(more * noise_together, least))
+    return Verdict(alone, together, low, high, is_alone, is_together)
 
 
 def _differences(values: "Array", weekdays: "Array") -> "Array":

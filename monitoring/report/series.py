@@ -93,19 +93,13 @@ def _points(one: anomalies.Series, number: int, verdict: usual.Verdict, shown: d
     for at, value in enumerate(values):
         if isnan(value):
             continue
-        difference, noise, is_unusual = (part[at, number] for part in (verdict.alone, verdict.noise, verdict.is_alone))
-        if isnan(difference) or isnan(noise):
+        difference, low, high = (float(part[at, number]) for part in (verdict.alone, verdict.low, verdict.high))
+        if isnan(difference) or isnan(low):
             yield Point(shown + timedelta(days=at), float(value))
             continue
-        least, middle = usual.LEAST_CHANGE[one.kind], scaled[at] - difference
-        low = _unscaled(one.kind, middle - max(usual.LIMIT_LESS * noise, least))
-        high = _unscaled(one.kind, middle + max(usual.LIMIT_MORE * noise, least))
-        # Where rows are few, the check's own limits are a little other than these: what it says of the day is what is drawn.
-        if is_unusual:
-            low, high = (max(low, value * 1.001), high) if difference < 0 else (low, min(high, value * 0.999))
-        else:
-            low, high = min(low, value), max(high, value)
-        yield Point(shown + timedelta(days=at), float(value), _unscaled(one.kind, middle), max(0.0, float(low)), float(high))
+        middle = float(scaled[at]) - difference
+        expected, least, most = (_unscaled(one.kind, middle + far) for far in (0.0, low, high))
+        yield Point(shown + timedelta(days=at), float(value), expected, max(0.0, least), most)
 
 
 def _unscaled(kind: str, y: float) -> float:

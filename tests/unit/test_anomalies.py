@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
+from monitoring import usual
 from monitoring.anomalies import check_anomalies
 from monitoring.check import check
 from monitoring.completeness import check_completeness, check_newest
@@ -82,6 +84,24 @@ def test_a_bad_day_is_found_by_what_is_bad_about_it(connection: duckdb.DuckDBPyC
     assert found <= seen
     if "currency =" in change:
         assert not [one for one in seen if ("USD" if "EUR" in change else "EUR") in one]
+
+
+@pytest.mark.parametrize(("kind", "harm"), [("amount", -1), ("share", -1), ("missing", 1)])
+@pytest.mark.parametrize("days", [1, 3])
+def test_what_harms_is_told_sooner_than_what_does_not(kind: str, harm: int, days: int) -> None:
+    noise = np.random.default_rng(5).normal(0.5, 0.1, (200, 1, usual.WINDOW_DAYS))
+    noise[..., -3:] = 0.5
+
+    def told(change: float) -> float:
+        values, every = noise.copy(), np.ones((200, usual.WINDOW_DAYS), dtype=bool)
+        values[..., -days:] += change
+        return float(usual.judge(values, np.zeros_like(values), every, np.arange(usual.WINDOW_DAYS)[None] % 7 * every, [kind]).is_unusual.mean())
+
+    far = 0.4 / days**0.5
+    assert told(harm * far) > 0.7
+    assert told(-harm * far) < 0.4
+    assert told(harm * far / 2) < 0.05
+    assert told(-harm * far * 1.8) > 0.95
 
 
 def test_a_holiday_that_is_declared_is_neither_judged_nor_learned_from(connection: duckdb.DuckDBPyConnection) -> None:
