@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -74,18 +75,46 @@ def ask(query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+def _without_settings(patch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__", "ALERTS__", "OTEL_", "TRACEPARENT")):
+            patch.delenv(name)
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty WAREHOUSE_HOME with a key for pseudonyms, and no source."""
-    for name in list(os.environ):
-        if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__", "MOTHERDUCK_", "BACKUP__", "ALERTS__", "OTEL_", "TRACEPARENT")):
-            monkeypatch.delenv(name)
+    _without_settings(monkeypatch)
     folder = tmp_path / "home"
     monkeypatch.setenv("WAREHOUSE_HOME", str(folder))
     monkeypatch.setenv("PRIVACY__HMAC_KEY", KEY)
     settings_module.reload()
     yield folder
     settings_module.reload()
+
+
+@pytest.fixture(scope="session")
+def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which every model was built once, some years ago, and nothing was ever loaded; to be copied, not changed."""
+    from transform.build import build
+
+    folder = tmp_path_factory.mktemp("built_empty") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        _without_settings(patch)
+        patch.setenv("WAREHOUSE_HOME", str(folder))
+        patch.setenv("WAREHOUSE_NOW", "1997-01-01T00:00:00+00:00")
+        settings_module.reload()
+        build()
+    settings_module.reload()
+    return folder
+
+
+@pytest.fixture
+def built(built_empty: Path, home: Path) -> Path:
+    """The home of this test, with every model built: a first build takes a quarter of a minute."""
+    shutil.copytree(built_empty, home)
+    settings_module.reload()
+    return home
 
 
 @pytest.fixture

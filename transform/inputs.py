@@ -20,7 +20,8 @@ from warehouse.sql import quoted
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_CODE = ("config.yaml", "models", "macros", "audits", "external_models")
+_CODE = ("config.yaml", "models", "macros", "audits", "external_models", "privacy/policy.yaml")
+"""What a plan reads; the policy says which purposes a model may ask consent for."""
 _ENGINES = ("sqlmesh", "sqlglot", "duckdb")
 _RAW, _BUILT = "raw_", "sqlmesh__"
 """What the schemas of the tables begin with: those of the loads, and those in which SQLMesh keeps what it built."""
@@ -95,8 +96,10 @@ class Inputs:
         _create(connection)
         built_from = dict(connection.execute("SELECT input, state FROM ops.built_from").fetchall())
         code, day = built_from.pop("code", None), built_from.pop("day", None)
-        if code is None or day != self.day:
+        if code is None:
             return EVERYTHING
+        if day != self.day:
+            return Changed(code != self.code, None)
         tables = {table for table in self.tables.keys() | built_from.keys() if self.tables.get(table) != built_from.get(table)}
         # What a review built is none of production's tables until a plan takes it over.
         return Changed(code != self.code, {table for table in tables if table in built_from or table.startswith(_RAW)})

@@ -76,11 +76,11 @@ class Lucky:
 
 
 @contextmanager
-def _lucky(server: Server, forks: Forks, name: str, folder: Path) -> Iterator[Lucky]:
+def _lucky(server: Server, forks: Forks, built_empty: Path, name: str, folder: Path) -> Iterator[Lucky]:
     with company_of(server, f"{name}_{os.getpid()}", users=4_000) as company:
         people = company.rows("SELECT email, phone, ssn FROM shop.users ORDER BY id LIMIT 500")
         secrets = [KEY, server.password("warehouse_reader"), server.password("company"), WRONG_PASSWORD, "@example"]
-        home = Home(folder / "warehouse", company)
+        home = Home(shutil.copytree(built_empty, folder / "warehouse"), company)
         lucky = Lucky(home, forks, secrets + [value for person in people for value in person])
         ran = forks.warehouse(home, "run")
         assert ran.code == 0, ran.err
@@ -88,9 +88,9 @@ def _lucky(server: Server, forks: Forks, name: str, folder: Path) -> Iterator[Lu
 
 
 @pytest.fixture(scope="module")
-def lucky(company_server: Server, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lucky]:
+def lucky(company_server: Server, forks: Forks, built_empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lucky]:
     """One home for the tests of this module."""
-    with _lucky(company_server, forks, "luck", tmp_path_factory.mktemp("luck")) as home:
+    with _lucky(company_server, forks, built_empty, "luck", tmp_path_factory.mktemp("luck")) as home:
         yield home
 
 
@@ -284,7 +284,7 @@ FULL_AT: list[Point] = [
 
 
 @pytest.fixture(scope="module")
-def on_a_small_disk(company_server: Server, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lucky]:
+def on_a_small_disk(company_server: Server, forks: Forks, built_empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lucky]:
     """A home on a file system of its own, of 400 MB."""
     folder = tmp_path_factory.mktemp("disk")
     mount = ["mount", "-t", "tmpfs", "-o", f"size=400m,uid={os.getuid()}", "tmpfs", str(folder)]
@@ -292,7 +292,7 @@ def on_a_small_disk(company_server: Server, forks: Forks, tmp_path_factory: pyte
     if privileged is None:
         pytest.skip("needs the right to mount a tmpfs")
     try:
-        with _lucky(company_server, forks, "disk", folder) as home:
+        with _lucky(company_server, forks, built_empty, "disk", folder) as home:
             yield home
     finally:
         subprocess.run([*privileged, "umount", "--lazy", str(folder)], check=True)

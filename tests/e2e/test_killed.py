@@ -111,11 +111,11 @@ class Prepared:
 
 
 @pytest.fixture(scope="module")
-def prepared(company_server: Server, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
+def prepared(company_server: Server, forks: Forks, built_empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prepared]:
     """Two runs, so that a third looks back over rows that the second has loaded; then 340 orders and 20 users to load."""
     folder = tmp_path_factory.mktemp("killed")
     with company_of(company_server, f"killed_{os.getpid()}", users=USERS) as company:
-        home = Home(folder / "warehouse", company)
+        home = Home(shutil.copytree(built_empty, folder / "warehouse"), company)
         _good_run(forks, home)
         act(company.owner_url, place=10, edit=50, seed=1)
         _good_run(forks, home)
@@ -162,11 +162,11 @@ def test_a_killed_first_run_is_made_good_by_the_next(prepared: Prepared, forks: 
 
 
 def test_runs_killed_at_random_moments_while_the_company_trades_lose_and_double_nothing(
-    company_server: Server, forks: Forks, tmp_path: Path, record_property: Callable[[str, object], None]
+    company_server: Server, forks: Forks, built_empty: Path, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     kills, versions = 0, USERS
     with company_of(company_server, f"random_{os.getpid()}", users=USERS) as company:
-        home = Home(tmp_path / "warehouse", company)
+        home = Home(shutil.copytree(built_empty, tmp_path / "warehouse"), company)
         _good_run(forks, home)
         act(company.owner_url, place=1, edit=1, seed=SEED)
         _, cost = home.measured("run")

@@ -67,6 +67,7 @@ def account(setting: Callable[[str, str | None], None], company: Company) -> Ite
         yield stripe
 
 
+@pytest.mark.usefixtures("built")
 def test_a_webhook_is_published_within_a_minute_and_an_error_is_tried_again(account: StripeStandIn, home: Path, tmp_path: Path) -> None:
     right_key = account.secret_key
     with process(tmp_path / "receiver", "serve", "webhooks", "--port", "0"), process(tmp_path / "follower", "run", "--follow"):
@@ -95,6 +96,7 @@ def test_a_webhook_is_published_within_a_minute_and_an_error_is_tried_again(acco
     assert "the key is refused" in (tmp_path / "follower").read_text()
 
 
+@pytest.mark.usefixtures("built")
 def test_it_ends_between_two_steps_and_owes_the_rest_to_the_next(account: StripeStandIn, home: Path, tmp_path: Path) -> None:
     with process(tmp_path / "follower", "run", "--follow"):
         until(lambda: runs("running") and "load stripe" in steps(runs("running")[0]), "the load")

@@ -147,7 +147,8 @@ def test_what_an_audit_found_is_found_again_until_it_is_mended(checkout: Path) -
 def test_another_day_and_other_code_and_a_lost_state_build_everything(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WAREHOUSE_NOW", "1998-03-02T00:00:00+00:00")
     settings.reload()
-    assert _built() == ALL
+    built = build_module.build()
+    assert ({model.name for model in built.models}, built.planned) == (ALL, False), "there is nothing to plan where the code is the same"
     assert _built() == set()
     people = checkout / "models/marts/people.sql"
     people.write_text(people.read_text().replace("COUNT(*)", "COUNT(*) * 2"))
@@ -156,6 +157,19 @@ def test_another_day_and_other_code_and_a_lost_state_build_everything(checkout: 
     assert _built() == set()
     settings.settings().state_file.unlink()
     assert _built() == ALL
+
+
+@pytest.mark.parametrize("name", ["privacy/policy.yaml", "macros/helper.py", "audits/new.sql", "config.yaml"])
+def test_whatever_a_plan_reads_is_code(checkout: Path, name: str) -> None:
+    def is_changed() -> bool:
+        with duckdb.connect(str(settings.settings().warehouse_file)) as connection:
+            return Inputs.now(connection, checkout).changed(connection).code
+
+    assert not is_changed()
+    (checkout / name).parent.mkdir(exist_ok=True)
+    with (checkout / name).open("a") as file:
+        file.write("\n")
+    assert is_changed()
 
 
 def test_a_build_that_failed_is_not_remembered_even_if_its_input_is_taken_back(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,7 @@ def live_on_invoices(world: World, days: int) -> None:
         world.bill(life, life.next_bill)
 
 
+@pytest.mark.usefixtures("built")
 @pytest.mark.parametrize("seed", [14])
 def test_a_world_that_was_seen_late_and_then_now_and_again_has_the_mrr_of_its_diary_and_keeps_it(see: Seen, seed: int) -> None:
     world = World(seed, START)

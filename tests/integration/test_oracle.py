@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
@@ -43,25 +44,24 @@ def _sample_up_to_the_end_of_the_summary() -> list[Purchase]:
     return [(int(customer), day, int(quantity), dollars) for _, customer, day, quantity, dollars in lines if day <= END_OF_SUMMARY]
 
 
-def _built_from(purchases: Iterable[Purchase], home: Path) -> Path:
+def _built_from(purchases: Iterable[Purchase], built_empty: Path, home: Path) -> Path:
     """The marts of a company that sold these, each line an order; returns the warehouse file."""
     customers, days, quantities, dollars = zip(*purchases, strict=True)
     lines = pyarrow.table({"id": range(1, len(days) + 1), "customer": customers, "day": days, "quantity": quantities, "dollars": dollars})
-    home.mkdir(parents=True)
+    shutil.copytree(built_empty, home)
     file = home / "warehouse.duckdb"
     with duckdb.connect(str(file)) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("lines", lines)
-        connection.execute("CREATE SCHEMA raw_postgres")
         connection.execute(
-            f"""CREATE TABLE raw_postgres.orders AS
+            f"""CREATE OR REPLACE TABLE raw_postgres.orders AS
             SELECT id::BIGINT AS id, customer::BIGINT AS user_id, strptime(day, '%Y%m%d')::TIMESTAMPTZ AS ordered_at, quantity::INT AS quantity,
               dollars::DECIMAL(12, 2) AS revenue, 'USD' AS currency, 'paid' AS status, ordered_at AS updated_at, TIMESTAMPTZ '{LOADED_AT}' AS _loaded_at,
               NULL::TIMESTAMPTZ AS _deleted_at
             FROM lines"""
         )
         connection.execute(
-            f"""CREATE TABLE raw_postgres.users AS
+            f"""CREATE OR REPLACE TABLE raw_postgres.users AS
             SELECT user_id AS id, 'a1' AS email_hash, true AS is_email_valid, NULL::TEXT AS phone_masked, NULL::TEXT AS ssn_redacted, 41 AS age,
               'US' AS country, 'consumer' AS segment, MIN(ordered_at) AS created_at, MIN(ordered_at) AS updated_at,
               TIMESTAMPTZ '{LOADED_AT}' AS _loaded_at, NULL::TIMESTAMPTZ AS _deleted_at, 'k1' AS _privacy_key_id
@@ -80,9 +80,9 @@ def _built_from(purchases: Iterable[Purchase], home: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def all_purchases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
+def all_purchases(built_empty: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
     """The marts built from every purchase of the data set."""
-    with duckdb.connect(str(_built_from(_master(), tmp_path_factory.mktemp("master") / "home")), read_only=True) as connection:
+    with duckdb.connect(str(_built_from(_master(), built_empty, tmp_path_factory.mktemp("master") / "home")), read_only=True) as connection:
         yield connection
 
 
@@ -113,11 +113,11 @@ def test_all_purchases_give_the_known_totals(all_purchases: duckdb.DuckDBPyConne
     assert all_purchases.execute(query).fetchall() == [(published,)], what
 
 
-def test_frequency_recency_and_age_of_the_sample_are_the_published_ones(tmp_path: Path) -> None:
+def test_frequency_recency_and_age_of_the_sample_are_the_published_ones(built_empty: Path, tmp_path: Path) -> None:
     """The summary counts weeks, rounded to two decimals; the sample's last purchase up to its end is on the last day itself."""
     purchases = _sample_up_to_the_end_of_the_summary()
     assert max(day for _, day, _, _ in purchases) == END_OF_SUMMARY  # so the model's observation ends where the summary's does
-    with duckdb.connect(str(_built_from(purchases, tmp_path / "home")), read_only=True) as connection:
+    with duckdb.connect(str(_built_from(purchases, built_empty, tmp_path / "home")), read_only=True) as connection:
         found = connection.execute("SELECT user_id, frequency, recency, t FROM marts.customer_lifetime_value ORDER BY user_id").fetchall()
     with (DATASETS / "cdnow_customers_summary.csv").open(encoding="ascii") as file:
         published = [(int(row["ID"]), int(row["frequency"]), Decimal(row["recency"]), Decimal(row["T"])) for row in csv.DictReader(file)]

@@ -1,7 +1,5 @@
 """From Stripe to the marts: a source that was never loaded leaves them empty, and what changes later reaches them."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from decimal import Decimal
@@ -19,7 +17,7 @@ from pipelines import load, raw_shape, rebuild, source, stripe, stripe_rows
 from pipelines.source import sources
 from transform import raw_tables
 from transform.build import build
-from warehouse import clock, ledger, settings, storage
+from warehouse import clock, ledger, storage
 from warehouse.errors import DeclarationError, StepFailed, WarehouseError
 from warehouse.settings import ROOT
 
@@ -55,28 +53,6 @@ def charge(account: StripeStandIn, amount: int, currency: str = "usd", **fields:
     """A charge in the account, taken whole, with its effect on the balance."""
     moved = account.create("balance_transactions", amount=amount, fee=59, net=amount - 59)["id"]
     return str(account.create("charges", amount=amount, amount_captured=amount, currency=currency, balance_transaction=moved, **fields)["id"])
-
-
-@pytest.fixture(scope="module")
-def built_empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home in which everything was built and nothing ever loaded; to be copied, not changed."""
-    folder = tmp_path_factory.mktemp("built_empty") / "home"
-    with pytest.MonkeyPatch.context() as patch:
-        for name in [name for name in os.environ if name.startswith(("WAREHOUSE_", "SOURCES__", "PRIVACY__"))]:
-            patch.delenv(name)
-        patch.setenv("WAREHOUSE_HOME", str(folder))
-        settings.reload()
-        build()
-        yield folder
-    settings.reload()
-
-
-@pytest.fixture
-def built(built_empty: Path, home: Path) -> Path:
-    """Such a home for one test."""
-    shutil.copytree(built_empty, home)
-    settings.reload()
-    return home
 
 
 @pytest.mark.usefixtures("built")
