@@ -18,7 +18,7 @@ from warehouse.settings import ROOT, settings
 if TYPE_CHECKING:
     from sqlmesh import Context, Model
     from sqlmesh.core.plan import PlanBuilder
-    from sqlmesh.core.snapshot import Snapshot
+    from sqlmesh.core.snapshot import Snapshot, SnapshotTableInfo
 
     from transform.report import ModelReport, Report
 
@@ -77,7 +77,7 @@ def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Chang
         try:
             if changed.code or restate:
                 planned, stale = _plan(context, report, restate, never_loaded, changed.tables)
-                shown = {_table(one) for one in _production(context) if one.is_model}
+                shown = _tables(context)
                 if facts := sorted({model for table, model in erased.items() if table in shown}):
                     context.apply(_builder(context, facts).build())
             if planned != "everything":
@@ -87,7 +87,7 @@ def _build(restate: Sequence[str], never_loaded: Collection[str], changed: Chang
         except Exception as error:  # SQLMesh raises many types; all of them mean that the build failed
             raise report.failure(error) from None
         report.raise_if_failed()
-        tables = frozenset(_table(one) for one in _production(context) if one.is_model)
+        tables = _tables(context)
     return Built(models=report.models(), planned=planned != "nothing", tables=tables)
 
 
@@ -243,9 +243,15 @@ def _upstream(models: "Mapping[str, Model]") -> dict[str, list[str]]:
     return {name: dag.upstream(name) for name in models}
 
 
-def _table(snapshot: "Snapshot") -> str:
+def _tables(context: "Context") -> frozenset[str]:
+    """The tables that production is made of: asked of the environment alone, for to read every model from the state takes most of a second."""
+    environment = context.state_reader.get_environment(ENVIRONMENT)
+    return frozenset(_table(one) for one in environment.snapshots if one.is_model) if environment else frozenset()
+
+
+def _table(snapshot: "Snapshot | SnapshotTableInfo") -> str:
     """Where a model's rows are, as schema.table: a raw table, or what production's version of the model was built into."""
-    name = snapshot.model.name if snapshot.model.kind.is_external else snapshot.table_name()
+    name = snapshot.name if snapshot.is_external else snapshot.table_name()
     return ".".join(name.replace('"', "").split(".")[-2:])
 
 
