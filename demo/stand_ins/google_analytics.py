@@ -5,45 +5,27 @@ goes into the (other) row, a small one is held back, a sample is read where told
 tokens of quotas that come back with the hour and the day. Faults happen when told to.
 """
 
-import json
 import random
 import re
-import socket
-import struct
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
+from demo.stand_ins import served
 from demo.stand_ins.google_analytics_filters import passes
 from demo.stand_ins.google_analytics_schema import DEPRECATED, DIMENSIONS, ITEM_DIMENSIONS, ITEM_METRICS, METRICS, TYPES, Engaged, Hit, Part, engaged_sessions
+from demo.stand_ins.served import Fault, Object, Request, StandIn
 from warehouse import clock
 
-Object = dict[str, Any]
 OTHER = "(other)"
 _MOST_DIMENSIONS, _MOST_METRICS, _MOST_ROWS, _USUAL_ROWS = 9, 10, 250_000, 10_000
 _SEE = "For a list of valid dimensions and metrics, see https://developers.google.com/analytics/devguides/reporting/data/v1/api-schema"
 _STATUS = {400: "INVALID_ARGUMENT", 403: "PERMISSION_DENIED", 404: "NOT_FOUND", 429: "RESOURCE_EXHAUSTED", 500: "INTERNAL", 503: "UNAVAILABLE"}
 _ORDERS = {1: "ALPHANUMERIC", 2: "CASE_INSENSITIVE_ALPHANUMERIC", 3: "NUMERIC"}
-
-
-@dataclass
-class Fault:
-    """What happens to the next requests whose path holds a word instead of an answer: a status, a silence of seconds, or a reset."""
-
-    path: str
-    times: int = 1
-    status: int = 0
-    message: str = "told to fail"
-    hang: float = 0
-    reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,13 +44,11 @@ class Asked:
         return int(self.body.get("offset", 0))
 
 
-class Refused(Exception):
+class Refused(served.Refused):
     """An answer that is an error, as Google words it."""
 
     def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.body = {"error": {"code": code, "message": message, "status": _STATUS.get(code, "UNKNOWN")}}
+        super().__init__(code, message, {"error": {"code": code, "message": message, "status": _STATUS.get(code, "UNKNOWN")}})
 
 
 @dataclass
@@ -130,7 +110,7 @@ class Property:
 
 
 @dataclass
-class GoogleAnalyticsStandIn:
+class GoogleAnalyticsStandIn(StandIn[Asked]):
     """Some properties behind HTTP at `url`; use it as a context manager.
 
     Attributes:
@@ -151,7 +131,6 @@ class GoogleAnalyticsStandIn:
         self.properties: dict[str, Property] = {}
         self._lock = threading.RLock()
         self._chance = random.Random(7)  # noqa: S311 - shuffles ties
-        self._server: ThreadingHTTPServer | None = None
 
     def open(self, number: str = "1001", **fields: Any) -> Property:
         """The property of a number; made when there is none."""
@@ -161,30 +140,13 @@ class GoogleAnalyticsStandIn:
         """How many reports were asked for, of one day or of all."""
         return sum(one.path.endswith(":runReport") and (day is None or one.day == day.isoformat()) for one in self.asked)
 
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        if self._server is None:
-            raise RuntimeError("not started")
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def arrived(self, request: Request) -> Asked:
+        """A request as it arrived."""
+        return Asked(request.path, request.body)
 
-    def __enter__(self) -> "GoogleAnalyticsStandIn":
-        """Listen on this machine alone."""
-        account = self
-
-        class Handler(_Handler):
-            analytics = account
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+    def error(self, fault: Fault) -> Object:
+        """An error of Google's own."""
+        return Refused(fault.status, fault.message).body
 
     def answer(self, asked: Asked) -> Object:
         """The answer to a request.
@@ -329,57 +291,3 @@ def _metadata(this: Property) -> Object:
 
 def _row(key: Sequence[str], values: Sequence[Any]) -> Object:
     return {"dimensionValues": [{"value": value} for value in key], "metricValues": [{"value": str(value)} for value in values]}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    analytics: GoogleAnalyticsStandIn
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    wbufsize = 1 << 16
-
-    def do_GET(self) -> None:
-        self._take({})
-
-    def do_POST(self) -> None:
-        self._take(json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}"))
-
-    def _take(self, body: Object) -> None:
-        analytics = self.analytics
-        asked = Asked(unquote(urlsplit(self.path).path), body)
-        analytics.asked.append(asked)
-        if analytics.before is not None:
-            analytics.before(asked)
-        fault = next((fault for fault in analytics.faults if fault.times > 0 and fault.path in asked.path), None)
-        if fault is not None:
-            fault.times -= 1
-            self._suffer(fault)
-            return
-        try:
-            self._send(200, analytics.answer(asked))
-        except Refused as refused:
-            self._send(refused.code, refused.body)
-
-    def _suffer(self, fault: Fault) -> None:
-        time.sleep(fault.hang)
-        if fault.status:
-            self._send(fault.status, Refused(fault.status, fault.message).body)
-            return
-        self.close_connection = True
-        if fault.reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.connection.close()
-
-    def _send(self, status: int, body: Object) -> None:
-        content = json.dumps(body).encode()
-        self.send_response_only(status)
-        self.send_header("Content-Type", "application/json; charset=UTF-8")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        try:
-            self.wfile.write(content)
-            self.wfile.flush()
-        except OSError:
-            self.close_connection = True  # the reader has gone
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""

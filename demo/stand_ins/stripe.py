@@ -7,20 +7,15 @@ may become visible late. Faults and rate limits happen when told to.
 
 import copy
 import itertools
-import json
-import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
+from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
 
+from demo.stand_ins import served
+from demo.stand_ins.served import Fault, Request, StandIn
 from demo.stand_ins.stripe_shapes import KINDS, Kind, Object, as_of_version, event_stem
 from warehouse import clock
 
@@ -30,18 +25,6 @@ _NESTED_LISTS = {"invoice": ("lines", "/v1/invoices/{}/lines"), "subscription": 
 _FILTERS = ("customer", "charge", "payment_intent", "invoice", "subscription", "price", "product", "type", "status", "active")
 
 
-@dataclass
-class Fault:
-    """What happens to the next requests of a path instead of an answer: a status, a silence of seconds, or a reset."""
-
-    path: str
-    times: int = 1
-    status: int = 0
-    retry_after: str | None = None
-    hang: float = 0
-    reset: bool = False
-
-
 @dataclass(frozen=True)
 class Asked:
     """A request as it arrived."""
@@ -49,15 +32,15 @@ class Asked:
     path: str
     query: dict[str, str]
     version: str
+    authorization: str = field(default="", repr=False)
 
 
-class Refused(Exception):
+class Refused(served.Refused):
     """An answer that is an error, as Stripe words it."""
 
     def __init__(self, status: int, message: str, **more: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.body = {"error": {"type": "invalid_request_error", "message": message, **more}}
+        body = {"error": {"type": "invalid_request_error", "message": message, **more}}
+        super().__init__(status, message, body, "1" if status == 429 else None)
 
 
 @dataclass
@@ -67,7 +50,7 @@ class _Event:
 
 
 @dataclass
-class StripeStandIn:
+class StripeStandIn(StandIn[Asked]):
     """One account. Change it by `create`, `update`, `delete`; read it over HTTP at `url`; use it as a context manager.
 
     Attributes:
@@ -95,7 +78,6 @@ class StripeStandIn:
         self._numbers = itertools.count(1)
         self._lock = threading.RLock()
         self._recent: list[float] = []
-        self._server: ThreadingHTTPServer | None = None
 
     # What happens in the account.
 
@@ -163,39 +145,23 @@ class StripeStandIn:
 
     # The server.
 
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        if self._server is None:
-            raise RuntimeError("not started")
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+    def arrived(self, request: Request) -> Asked:
+        """A request with the API version that it asks for."""
+        headers = request.headers
+        return Asked(request.path, request.query, headers.get("Stripe-Version") or self.event_version, headers.get("Authorization", ""))
 
-    def __enter__(self) -> "StripeStandIn":
-        """Listen on its port of this machine."""
-        account = self
+    def error(self, fault: Fault) -> Object:
+        """An error of Stripe's own."""
+        return {"error": {"type": "api_error", "message": fault.message}}
 
-        class Handler(_Handler):
-            stripe = account
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-
-    def answer(self, asked: Asked, authorization: str) -> Object:
+    def answer(self, asked: Asked) -> Object:
         """The answer to a request.
 
         Raises:
             Refused: the answer is an error.
         """
         with self._lock:
-            if authorization != f"Bearer {self.secret_key}":
+            if asked.authorization != f"Bearer {self.secret_key}":
                 raise Refused(401, "Invalid API Key provided: sk_test_***")
             self._limit()
             parts = asked.path.removeprefix("/v1/").split("/")
@@ -303,54 +269,3 @@ class StripeStandIn:
 
     def _seconds(self) -> int:
         return int(self.now().timestamp())
-
-
-class _Handler(BaseHTTPRequestHandler):
-    stripe: StripeStandIn
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        address = urlsplit(self.path)
-        stripe = self.stripe
-        asked = Asked(address.path, dict(parse_qsl(address.query)), self.headers.get("Stripe-Version") or stripe.event_version)
-        stripe.asked.append(asked)
-        if stripe.before is not None:
-            stripe.before(asked)
-        fault = next((fault for fault in stripe.faults if fault.times > 0 and asked.path.startswith(fault.path)), None)
-        if fault is not None:
-            fault.times -= 1
-            self._suffer(fault)
-            return
-        try:
-            self._send(200, stripe.answer(asked, self.headers.get("Authorization", "")))
-        except Refused as refused:
-            self._send(refused.status, refused.body, "1" if refused.status == 429 else None)
-
-    def _suffer(self, fault: Fault) -> None:
-        if fault.reset:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
-            self.connection.close()
-            return
-        time.sleep(fault.hang)
-        if fault.status:
-            self._send(fault.status, {"error": {"type": "api_error", "message": "told to fail"}}, fault.retry_after)
-        else:
-            self.close_connection = True
-
-    def _send(self, status: int, body: Object, retry_after: str | None = None) -> None:
-        content = json.dumps(body).encode()
-        self.send_response_only(status)
-        self.send_header("Date", format_datetime(self.stripe.now().astimezone(UTC), usegmt=True))
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        if retry_after is not None:
-            self.send_header("Retry-After", retry_after)
-        self.end_headers()
-        try:
-            self.wfile.write(content)
-        except OSError:
-            self.close_connection = True  # the reader has gone
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing."""

@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from threading import RLock
-from types import TracebackType
 from typing import Any
 
-from demo.stand_ins.zendesk_server import Asked, Fault, Refused, Server
+from demo.stand_ins import served
+from demo.stand_ins.served import Fault, Request, StandIn
 from demo.stand_ins.zendesk_shapes import (
     DEFAULTS,
     LISTS,
@@ -40,8 +40,26 @@ _BY_CURSOR = {"tickets": "generated_timestamp", "users": "updated_at"}
 _BY_TIME = {"organizations": "updated_at", "ticket_events": "timestamp", "ticket_metric_events": "time"}
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A request as it arrived, and when by the account's clock."""
+
+    path: str
+    query: dict[str, str]
+    authorization: str
+    body: Object = field(default_factory=dict)
+    at: datetime | None = None
+
+
+class Refused(served.Refused):
+    """An answer that is an error, as Zendesk words it."""
+
+    def __init__(self, status: int, error: str, description: str, retry_after: int | None = None) -> None:
+        super().__init__(status, description, {"error": error, "description": description}, None if retry_after is None else str(retry_after))
+
+
 @dataclass
-class ZendeskStandIn:
+class ZendeskStandIn(StandIn[Asked]):
     """One account. Change it by `create_ticket`, `update_ticket`, `add` and so on; read it over HTTP at `url`; use it as a context manager.
 
     Attributes:
@@ -84,7 +102,6 @@ class ZendeskStandIn:
         self._generation = 0
         self._frozen: datetime | None = None
         self._lock = RLock()
-        self._server: Server | None = None
         for position, (title, kind) in enumerate(SYSTEM_FIELDS.items()):
             self.add("ticket_fields", title=title.capitalize(), type=kind, removable=False, position=position)
 
@@ -195,23 +212,13 @@ class ZendeskStandIn:
 
     # The server.
 
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        if self._server is None:
-            raise RuntimeError("not started")
-        return self._server.url
+    def arrived(self, request: Request) -> Asked:
+        """A request at the account's time; `.json` at its end changes nothing."""
+        return Asked(request.path.removesuffix(".json"), request.query, request.headers.get("Authorization", ""), request.body, self.now())
 
-    def __enter__(self) -> "ZendeskStandIn":
-        """Listen on this machine."""
-        self._server = Server(self, self.port)
-        self._server.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Stop listening."""
-        if self._server is not None:
-            self._server.stop()
+    def error(self, fault: Fault) -> Object:
+        """An error of Zendesk's own."""
+        return {"error": "InternalError", "description": fault.message}
 
     def answer(self, asked: Asked) -> Object:
         """The answer to a request.

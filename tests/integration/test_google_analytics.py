@@ -10,7 +10,8 @@ import pytest
 from conftest import ask, call
 from integration.analytics import NOW, TODAY, World, a_world, ago, everything, present, view
 
-from demo.stand_ins.google_analytics import Asked, Distortion, Fault
+from demo.stand_ins.google_analytics import Asked, Distortion
+from demo.stand_ins.served import Fault
 from pipelines import google_analytics_days, rebuild
 from warehouse import ledger
 from warehouse.errors import WarehouseError

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import requests
 
-from demo.stand_ins.google_analytics import Distortion, Fault, GoogleAnalyticsStandIn
+from demo.stand_ins.google_analytics import Distortion, GoogleAnalyticsStandIn
 from demo.stand_ins.google_analytics_company import populate
 from demo.stand_ins.google_analytics_schema import Hit, Item
+from demo.stand_ins.served import Fault
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 DAY = date(2026, 3, 19)

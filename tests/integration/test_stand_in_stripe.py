@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import requests
 
-from demo.stand_ins.stripe import Asked, Fault, StripeStandIn
+from demo.stand_ins.served import Fault
+from demo.stand_ins.stripe import Asked, StripeStandIn
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

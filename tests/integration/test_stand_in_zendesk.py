@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import requests
 
+from demo.stand_ins.served import Fault
 from demo.stand_ins.zendesk import ZendeskStandIn
-from demo.stand_ins.zendesk_server import Fault
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

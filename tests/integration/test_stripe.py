@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from conftest import call
 
-from demo.stand_ins.stripe import Asked, Fault, StripeStandIn
+from demo.stand_ins.served import Fault
+from demo.stand_ins.stripe import Asked, StripeStandIn
 from pipelines import load, rebuild, source, stripe_client
 from pipelines import stripe as module
 from warehouse import ledger, storage

@@ -12,7 +12,7 @@ from integration.receivers import Receiver, spooled
 from integration.test_stripe import World, ask, world  # noqa: F401 - the fixture of an account and its warehouse
 
 from cli import doctor
-from demo.stand_ins.stripe import Fault
+from demo.stand_ins.served import Fault
 from pipelines import load
 from warehouse import ledger, spool
 from warehouse.errors import StepFailed, WarehouseError

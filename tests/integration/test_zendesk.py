@@ -12,7 +12,8 @@ import pytest
 from conftest import ask
 from integration.zendesk_world import NOW, TICKETS, World, zendesk_world
 
-from demo.stand_ins.zendesk_server import Asked, Fault
+from demo.stand_ins.served import Fault
+from demo.stand_ins.zendesk import Asked
 from pipelines import raw, rebuild
 from pipelines import zendesk as module
 from warehouse import ledger, storage

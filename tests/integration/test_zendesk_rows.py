@@ -10,9 +10,9 @@ import pytest
 from conftest import KEY, ask, call
 from integration.zendesk_world import NOW, TICKETS, World, zendesk_world
 
+from demo.stand_ins.served import Fault
 from demo.stand_ins.zendesk import ZendeskStandIn
 from demo.stand_ins.zendesk_company import populate
-from demo.stand_ins.zendesk_server import Fault
 from pipelines import zendesk as module
 from warehouse.errors import WarehouseError
 

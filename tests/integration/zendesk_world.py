@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from demo.stand_ins.zendesk import ZendeskStandIn
-from demo.stand_ins.zendesk_server import Asked
+from demo.stand_ins.zendesk import Asked, ZendeskStandIn
 from pipelines import load, source, zendesk_client
 from pipelines import zendesk as module
 from warehouse import ledger
