@@ -7,28 +7,19 @@ from typing import Any
 
 import pytest
 import requests
+from integration.stand_in_clock import Clock
 
 from demo.stand_ins.google_analytics import Distortion, GoogleAnalyticsStandIn
 from demo.stand_ins.google_analytics_company import populate
 from demo.stand_ins.google_analytics_schema import Hit, Item
-from demo.stand_ins.served import Fault
 
 NOW = datetime(2026, 3, 20, 12, tzinfo=UTC)
 DAY = date(2026, 3, 19)
 
 
-class Clock:
-    """A clock that a test sets."""
-
-    now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture
@@ -147,15 +138,6 @@ def test_metadata_lists_custom_fields_types_and_what_is_hidden(analytics: Google
     assert next(one for one in answer["dimensions"] if one["apiName"] == "customEvent:plan")["customDefinition"] is True
     metrics = {one["apiName"]: one for one in answer["metrics"]}
     assert (metrics["customEvent:score"]["type"], metrics["sessions"]["type"], metrics["purchaseRevenue"]["blockedReasons"]) == (2, 1, [1])
-
-
-def test_faults_happen_when_told_to(analytics: GoogleAnalyticsStandIn) -> None:
-    analytics.faults = [Fault(":runReport", status=503), Fault(":runReport", reset=True)]
-    status, answer = run(analytics, [], ["sessions"])
-    assert (status, answer["error"]["status"]) == (503, "UNAVAILABLE")
-    with pytest.raises(requests.exceptions.ConnectionError):
-        run(analytics, [], ["sessions"])
-    assert run(analytics, [], ["sessions"])[0] == 200
 
 
 def test_the_demo_company_is_the_same_each_time() -> None:

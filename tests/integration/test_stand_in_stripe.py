@@ -1,25 +1,14 @@
 """The stand-in of Stripe behaves as Stripe documents, also where that makes it hard to read."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import requests
+from integration.stand_in_clock import NOW, Clock
 
-from demo.stand_ins.served import Fault
 from demo.stand_ins.stripe import Asked, StripeStandIn
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture
@@ -119,14 +108,7 @@ def test_cancelled_subscriptions_are_listed_only_when_asked_for(stripe: StripeSt
     assert len(ids(get(stripe, "subscription_items", subscription=subscription))) == 1
 
 
-def test_wrong_keys_limits_and_faults(stripe: StripeStandIn) -> None:
+def test_wrong_keys_and_limits(stripe: StripeStandIn) -> None:
     assert get(stripe, "customers", key="sk_test_wrong")[0] == 401
-    stripe.faults = [Fault("/v1/customers", status=500), Fault("/v1/customers", status=429, retry_after="7"), Fault("/v1/customers", reset=True)]
-    assert [get(stripe, "customers")[0] for _ in range(2)] == [500, 429]
-    with pytest.raises(requests.ConnectionError):
-        get(stripe, "customers")
-    stripe.faults = [Fault("/v1/customers", hang=0.5)]
-    with pytest.raises(requests.RequestException):
-        requests.get(f"{stripe.url}/v1/customers", timeout=0.2)
     stripe.most_a_second = 3
     assert [get(stripe, "customers")[0] for _ in range(4)] == [200, 200, 200, 429]

@@ -1,25 +1,14 @@
 """The stand-in of Zendesk behaves as Zendesk documents, also where that makes it hard to export."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 import requests
+from integration.stand_in_clock import NOW, Clock
 
-from demo.stand_ins.served import Fault
 from demo.stand_ins.zendesk import ZendeskStandIn
-
-NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture
@@ -152,14 +141,7 @@ def test_lists_page_by_cursor_and_an_absent_one_is_not_found(zendesk: ZendeskSta
     assert get(zendesk, "slas/policies.json")[0] == 404
 
 
-def test_a_forgotten_cursor_is_refused_and_faults_happen_when_told_to(zendesk: ZendeskStandIn) -> None:
+def test_a_forgotten_cursor_is_refused(zendesk: ZendeskStandIn) -> None:
     _, answer = get(zendesk, "incremental/tickets/cursor.json", start_time=0)
     zendesk.forget_cursors()
     assert get(zendesk, "incremental/tickets/cursor.json", cursor=answer["after_cursor"])[0] == 400
-    zendesk.faults = [Fault("/api/v2/groups", status=500), Fault("/api/v2/groups", is_torn=True)]
-    assert get(zendesk, "groups.json")[0] == 500
-    with pytest.raises(requests.JSONDecodeError):
-        get(zendesk, "groups.json")
-    zendesk.faults = [Fault("/api/v2/groups", reset=True)]
-    with pytest.raises(requests.ConnectionError):
-        get(zendesk, "groups.json")
