@@ -16,6 +16,8 @@ SHAPE = {"schema", "schema change"}
 UNUSUAL = "unusual "
 """What the checks of unusual days are called by: symptoms, never a cause of anything but each other."""
 DELETES = f"{UNUSUAL}deletes"
+_UNUSUAL_FIRST = ("volume", "mean", "null", "distinct", "sum")
+"""Of what is unusual about the days of one table, what says most stands first: fewer rows have smaller sums, and so have smaller amounts."""
 _FOLLOWS_FROM_SHAPE = {"schema", "evaluation", "missing", "contract"}
 
 
@@ -89,14 +91,21 @@ def _explains_stopped_build(cause: Finding, finding: Finding, lineage: Lineage) 
 
 
 def _explains_unusual(cause: Finding, finding: Finding, lineage: Lineage) -> bool:
-    """Whatever is wrong further up, or with the rows of the same table, shows in its days; and fewer rows have smaller sums."""
+    """Whatever is wrong further up, or with the rows of the same table, shows in its days, in several metrics and segments at once."""
     if DELETES in (cause.check, finding.check):
         return cause.check == DELETES and lineage.is_above(cause.table, finding.table)
     if cause.check.startswith(UNUSUAL):
-        is_volume = cause.check.startswith(f"{UNUSUAL}volume") and not finding.check.startswith(f"{UNUSUAL}volume")
-        return (is_volume and cause.table == finding.table) or (lineage.is_above(cause.table, finding.table) and cause.check == finding.check)
+        if cause.table == finding.table:
+            return _says_more(cause) < _says_more(finding)
+        return lineage.is_above(cause.table, finding.table) and cause.check == finding.check
     is_same_table = cause.table == finding.table and (cause.column in (None, finding.column) or cause.check in OUTDATED)
     return cause.severity == "error" and (is_same_table or lineage.is_above(cause.table, finding.table))
+
+
+def _says_more(unusual: Finding) -> tuple[int, bool, str, str]:
+    """The place of an unusual metric among those of its table: what says most first, all segments together before each of them."""
+    what, _, segment = unusual.check.removeprefix(UNUSUAL).partition(" (")
+    return _UNUSUAL_FIRST.index(what.split(" ")[0]), bool(segment), unusual.check, unusual.column or ""
 
 
 def _cause(finding: Finding, findings: Sequence[Finding], lineage: Lineage) -> Finding:
@@ -114,7 +123,13 @@ def _cause(finding: Finding, findings: Sequence[Finding], lineage: Lineage) -> F
 
 
 def _key(cause: Finding) -> str:
-    """What an incident is known by as long as it lasts, also when other tables of a stale source join or leave it."""
+    """What an incident is known by as long as it lasts, also when other tables of a stale source, or other metrics of a table, join or leave it."""
     if cause.check == "freshness":
-        return hashlib.sha256(f"freshness\n{cause.table.split('.')[0]}".encode()).hexdigest()[:16]
+        return _hashed("freshness", cause.table.split(".")[0])
+    if cause.check.startswith(UNUSUAL) and cause.check != DELETES:
+        return _hashed(UNUSUAL.strip(), cause.table)
     return cause.fingerprint
+
+
+def _hashed(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -41,8 +41,8 @@ def _said(what: str) -> None:
     complain(f"{time.monotonic() - BEGAN:6.0f} s  {what}")
 
 
-def carried(until: float, seed: int) -> list[tuple[str, int, bool, bool, bool, int, bool | None]]:
-    """One seed of the catalogue, in an order of its own: fault, severity, found, right cause, right route, checks skipped, whether Soda says the same.
+def carried(until: float, seed: int) -> list[tuple[str, int, int, bool, bool, int, bool | None]]:
+    """One seed of the catalogue, in an order of its own: fault, severity, incidents, right cause, right route, checks skipped, whether Soda says the same.
 
     Args:
         until: when to stop, by the clock that starts with the machine.
@@ -66,7 +66,7 @@ def carried(until: float, seed: int) -> list[tuple[str, int, bool, bool, bool, i
         if number % BY_SODA == 0 and not fault.is_of_days:
             by_soda = trial.run(fault, severity, by_soda=True)
             same = {comparable(one) for one in by_soda.found} == {comparable(one) for one in seen.found}
-        found.append((fault.name, severity, bool(seen.groups), is_right(fault, seen), is_routed(fault, seen), seen.skipped, same))
+        found.append((fault.name, severity, len(seen.groups), is_right(fault, seen), is_routed(fault, seen), seen.skipped, same))
     return found
 
 
@@ -95,14 +95,15 @@ def catalogue(jobs: ProcessPoolExecutor, seeds: range, until: float) -> str:
     """The catalogue, carried from raw to marts."""
     cells: dict[tuple[str, int], list[Counted]] = defaultdict(lambda: [Counted(), Counted(), Counted()])
     skipped = trials = 0
-    same = Counted()
-    for name, severity, is_found, is_right, is_routed, not_run, as_soda in chain.from_iterable(
+    same, incidents = Counted(), list[int]()
+    for name, severity, told, is_right, is_routed, not_run, as_soda in chain.from_iterable(
         _each(jobs, partial(carried, until), seeds, "the catalogue, seed by seed")
     ):
         trials, skipped = trials + 1, skipped + not_run
         found, cause, route = cells[name, severity]
-        found.add(is_found)
-        if is_found:
+        found.add(told > 0)
+        if told:
+            incidents.append(told)
             cause.add(is_right)
             route.add(is_routed)
         if as_soda is not None:
@@ -130,7 +131,7 @@ def catalogue(jobs: ProcessPoolExecutor, seeds: range, until: float) -> str:
     return "\n".join((
         f"## The catalogue\n\n{len(CATALOGUE)} faults x 3 severities, seeds {seeds[0]} to {seeds[-1]}, {trials} trials; {len(ROWS)} are faults of single rows. "
         f"Checks silently skipped in all of them: {skipped}. Soda itself, asked in every {BY_SODA}th trial, found the same as the queries that stand for it in "
-        f"{same.found} of {same.of}.\n",
+        f"{same.found} of {same.of}. A fault that was found is {sum(incidents) / len(incidents):.2f} incidents, {max(incidents)} at the most.\n",
         table("| faults | found | right cause first | right route |", summary),
         table("| fault | where | mild | middle | grave | right cause first | right route |", rows),
     ))  # fmt: skip

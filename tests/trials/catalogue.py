@@ -132,7 +132,7 @@ ROWS: list[Fault] = [
           "-amount_captured_decimal", ("not_negative", PAYMENTS), ("part_of_captured", PAYMENTS), ("unusual *", PAYMENTS), of="amount_captured > 0"),
     _rows("refunds loaded twice", "in the load", REFUNDS, "TWICE", ("duplicate", REFUNDS)),
     _rows("refunds of more than was taken", "at the source", REFUNDS, "amount = amount * 3, amount_decimal = amount_decimal * 3",
-          ("part_of_captured", PAYMENTS)),
+          ("part_of_captured", PAYMENTS), ("unusual *", PAYMENTS)),
     _rows("movements of the balance lost", "on the way", BALANCE, "DELETE", ("known_in_time", "marts.*")),
     _rows("fees that do not add up", "on the way", BALANCE, "fee = fee + 1, fee_decimal = fee_decimal + 0.01", ("adds_up", "marts.*")),
     _rows("rows lost in staging", "in a model", STAGED_ORDERS, "DELETE", ("completeness", STAGED_ORDERS)),

@@ -52,6 +52,29 @@ def test_the_tables_of_a_stale_source_are_one_incident_that_keeps_its_name() -> 
     assert both[0].key == one[0].key
 
 
+METRICS = [
+    ("unusual volume", None), ("unusual volume (EUR)", None), ("unusual mean (EUR)", "revenue"), ("unusual null rate (EUR)", "country"),
+    ("unusual distinct share (EUR)", "user_id"), ("unusual sum", "revenue"), ("unusual sum (EUR)", "revenue"),
+]  # fmt: skip
+"""In the order in which they say what happened."""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_whatever_is_unusual_about_a_table_is_one_incident_that_keeps_its_name_while_metrics_join_and_leave(seed: int) -> None:
+    choose = random.Random(seed)
+    everything = [_finding(check, "marts.order_facts", column) for check, column in METRICS]
+    names = set()
+    for _ in range(20):
+        some = choose.sample(everything, choose.randint(1, len(everything)))
+        other = _finding("unusual sum", "marts.payment_facts", "net_amount")
+        mine, others = sorted(grouped([*some, other], LINEAGE), key=lambda group: group.cause.table)
+        assert mine.cause == min(some, key=everything.index)
+        assert {one.fingerprint for one in mine.findings} == {one.fingerprint for one in some}
+        assert others.findings == (other,)
+        names.add(mine.key)
+    assert len(names) == 1
+
+
 @pytest.mark.parametrize(
     ("findings", "expected"),
     [
@@ -84,6 +107,9 @@ def test_the_tables_of_a_stale_source_are_one_incident_that_keeps_its_name() -> 
         ),
         ([("duplicate", "marts.order_facts", "order_id"), ("completeness", "marts.order_facts", None)], [2]),
         ([("unusual deletes", "raw_postgres.orders", None), ("unusual volume", "marts.order_facts", None)], [2]),
+        ([("unusual deletes", "raw_postgres.orders", None), ("unusual sum", "marts.order_facts", "revenue")], [2]),
+        ([("not_negative", "marts.order_facts", "revenue"), ("unusual sum", "marts.order_facts", "revenue")], [2]),
+        ([("missing", "marts.order_facts", "country"), ("unusual volume", "marts.order_facts", None)], [1, 1]),
         ([("schema change", "raw_postgres.users", "country"), ("missing", "raw_postgres.users", "country")], [2]),
         ([("audit orders_match_staging", "marts.order_facts", None), ("completeness", "marts.order_facts", None)], [2]),
         ([("audit orders_match_staging", "marts.order_facts", None), ("freshness", "raw_postgres.orders", None)], [1, 1]),
