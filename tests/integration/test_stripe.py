@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import call
+from conftest import ask, call
 
 from demo.stand_ins.served import Fault
 from demo.stand_ins.stripe import Asked, StripeStandIn
@@ -41,11 +41,6 @@ class World:
     def load(self) -> dict[str, load.Loaded]:
         with ledger.run("load stripe") as run:
             return {one.table: one for one in load.load("stripe", run)}
-
-
-def ask(query: str) -> list[tuple[Any, ...]]:
-    with storage.open_warehouse() as connection:
-        return connection.execute(query).fetchall()
 
 
 def everything() -> dict[str, list[tuple[Any, ...]]]:

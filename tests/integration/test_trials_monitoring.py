@@ -1,14 +1,18 @@
 """The short form of `make trials-monitoring`: the faults of one row are found with their cause first, half of the money is missed, ordinary weeks are quiet."""
 
 import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from sqlmesh.utils.metaprogramming import import_python_file
 from trials import shop
 from trials.carried import Trial, comparable, is_right, is_routed
 from trials.catalogue import CATALOGUE, DAYS
 from trials.counted import Counted, rate
 from trials.days import FAULTS, clean_years, faults
+from trials.home import models
 from trials.mutations import dead_weight
 
 from warehouse.settings import ROOT
@@ -40,6 +44,21 @@ def test_the_queries_that_stand_for_soda_find_what_soda_finds(trial: Trial) -> N
         here, by_soda = trial.run(fault, 1), trial.run(fault, 1, by_soda=True)
         assert {comparable(one) for one in here.found} == {comparable(one) for one in by_soda.found}, fault.name
         assert here.found
+
+
+def test_models_are_rendered_with_this_checkouts_macros_also_after_another_one_was_read(tmp_path: Path) -> None:
+    for name in ("__init__", "report_day", "money"):
+        (tmp_path / "macros").mkdir(exist_ok=True)
+        (tmp_path / "macros" / f"{name}.py").write_text((ROOT / "macros" / f"{name}.py").read_text())
+    here = [*sys.path]
+    sys.path[:] = [str(tmp_path), *(one for one in here if one != str(ROOT))]
+    try:
+        import_python_file(tmp_path / "macros" / "report_day.py", tmp_path)
+    finally:
+        sys.path[:] = here
+    assert Path(sys.modules["macros.report_day"].__file__ or "").is_relative_to(tmp_path)
+    assert models.__wrapped__() == models()
+    assert Path(sys.modules["macros.report_day"].__file__ or "").is_relative_to(ROOT)
 
 
 def test_half_of_the_orders_or_of_the_money_is_noticed_on_the_next_morning() -> None:

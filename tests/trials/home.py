@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from importlib import import_module, reload
+from typing import TYPE_CHECKING
 
 import duckdb
 
@@ -19,6 +19,9 @@ from monitoring.failures import _audit
 from monitoring.findings import Finding
 from monitoring.lineage import Lineage, read_lineage
 from warehouse.settings import ROOT
+
+if TYPE_CHECKING:
+    from sqlmesh.core.macros import MacroRegistry
 
 NOW = datetime(2026, 3, 2, 7, 0, 0, tzinfo=UTC)
 """The moment of every run: a Monday, 07:00; the day judged is Sunday, 1 March."""
@@ -65,13 +68,10 @@ def models() -> tuple[Rendered, ...]:
     import yaml
     from sqlmesh.core.audit import load_audit
     from sqlmesh.core.dialect import parse
-    from sqlmesh.core.macros import macro
     from sqlmesh.core.model import load_sql_based_model
 
-    for name in ("incremental", "money", "report_day"):  # anew, for a project that was read in between has emptied SQLMesh's list of them
-        reload(import_module(f"macros.{name}"))
     config = yaml.safe_load(re.sub(r"\{\{.*?\}\}", "0", (ROOT / "config.yaml").read_text()))
-    audits = {}
+    macros, audits = _macros(), {}
     for file in (ROOT / "audits").glob("*.sql"):
         audit = load_audit(parse(file.read_text(), default_dialect="duckdb"), path=file, dialect="duckdb", default_catalog="warehouse")
         audits[audit.name] = audit
@@ -79,7 +79,7 @@ def models() -> tuple[Rendered, ...]:
     for name in CARRIED:
         (file,) = (ROOT / "models").rglob(f"{name.split('.')[1]}.sql")
         model = load_sql_based_model(
-            parse(file.read_text(), default_dialect="duckdb"), path=file, dialect="duckdb", macros=macro.get_registry(),
+            parse(file.read_text(), default_dialect="duckdb"), path=file, dialect="duckdb", macros=macros,
             module_path=ROOT, variables=config["variables"], audit_definitions=audits, default_catalog="warehouse",
         )  # fmt: skip
         query = model.render_query_or_raise(optimize=False, execution_time=NOW).sql("duckdb")
@@ -88,6 +88,22 @@ def models() -> tuple[Rendered, ...]:
         judged = {one.name: model.render_audit_query(one, execution_time=NOW, **given).sql("duckdb") for one, given in model.audits_with_args}
         found.append(Rendered(name, model.kind.is_view, _KINDS.get(name, "{query}").format(query=query), judged))
     return tuple(found)
+
+
+def _macros() -> "MacroRegistry":
+    """The project's macros beside SQLMesh's own, read anew: another checkout that this process has read may stand in their place."""
+    from sqlmesh.core.macros import macro
+    from sqlmesh.utils import UniqueKeyDict, sys_path
+    from sqlmesh.utils.metaprogramming import import_python_file
+
+    before = macro.get_registry()
+    macro.set_registry(UniqueKeyDict("macros", **{name: one for name, one in before.items() if not one.func.__module__.startswith("macros.")}))
+    with sys_path(ROOT):
+        for file in sorted((ROOT / "macros").glob("*.py")):
+            import_python_file(file, ROOT)
+    found = macro.get_registry()
+    macro.set_registry(before)
+    return found
 
 
 def build(connection: duckdb.DuckDBPyConnection, touched: Collection[str] = TABLES) -> list[Finding]:
