@@ -105,7 +105,8 @@ def _explains_unusual(cause: Finding, finding: Finding, lineage: Lineage) -> boo
 def _says_more(unusual: Finding) -> tuple[int, bool, str, str]:
     """The place of an unusual metric among those of its table: what says most first, all segments together before each of them."""
     what, _, segment = unusual.check.removeprefix(UNUSUAL).partition(" (")
-    return _UNUSUAL_FIRST.index(what.split(" ")[0]), bool(segment), unusual.check, unusual.column or ""
+    place = next((number for number, name in enumerate(_UNUSUAL_FIRST) if what.startswith(name)), len(_UNUSUAL_FIRST))
+    return place, bool(segment), unusual.check, unusual.column or ""
 
 
 def _cause(finding: Finding, findings: Sequence[Finding], lineage: Lineage) -> Finding:

@@ -55,6 +55,7 @@ def test_the_tables_of_a_stale_source_are_one_incident_that_keeps_its_name() -> 
 METRICS = [
     ("unusual volume", None), ("unusual volume (EUR)", None), ("unusual mean (EUR)", "revenue"), ("unusual null rate (EUR)", "country"),
     ("unusual distinct share (EUR)", "user_id"), ("unusual sum", "revenue"), ("unusual sum (EUR)", "revenue"),
+    ("unusual something of a later version", None),
 ]  # fmt: skip
 """In the order in which they say what happened."""
 
