@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -233,7 +234,7 @@ def test_output_is_plain_when_nobody_watches(story: Story) -> None:
         assert moment.ran.err == ""
 
 
-def test_each_verb_works_alone_and_writes_nothing_outside_its_home(story: Story, company_server: Server, tmp_path: Path) -> None:
+def test_each_verb_works_alone_and_writes_nothing_outside_its_home(story: Story, company_server: Server, built_empty: Path, tmp_path: Path) -> None:
     """A second home beside the first, of another company, run from a checkout of its own, so that every stray file is seen."""
     checkout, outside = copy_checkout(tmp_path / "checkout"), tmp_path / "outside"
     for name in ("home", "tmp"):
@@ -241,7 +242,7 @@ def test_each_verb_works_alone_and_writes_nothing_outside_its_home(story: Story,
     before, neighbour = _files(checkout), fingerprint(story.home.folder)
     with company_of(company_server, f"verbs_{os.getpid()}") as company:
         company.execute("UPDATE shop.orders SET revenue = revenue * 2")
-        home = Home(tmp_path / "warehouse", company, checkout)
+        home = Home(shutil.copytree(built_empty, tmp_path / "warehouse"), company, checkout)
         question = "SELECT count(*) AS orders FROM marts.order_facts"
         verbs = [("load", "postgres"), ("transform",), ("check",), ("publish",), ("status",), ("query", question), ("doctor",), ("check", "--json")]
         said = {}
