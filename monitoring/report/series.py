@@ -99,7 +99,10 @@ def _points(one: anomalies.Series, number: int, verdict: usual.Verdict, shown: d
             continue
         middle = float(scaled[at]) - difference
         expected, least, most = (_unscaled(one.kind, middle + far) for far in (0.0, low, high))
-        yield Point(shown + timedelta(days=at), float(value), expected, max(0.0, least), most)
+        least = max(0.0, least)
+        if low <= difference <= high:  # what the check says of the day is what is drawn, also of a sum below nought, which it judges as nought
+            least, most = min(least, float(value)), max(most, float(value))
+        yield Point(shown + timedelta(days=at), float(value), expected, least, most)
 
 
 def _unscaled(kind: str, y: float) -> float:

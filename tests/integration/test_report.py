@@ -9,15 +9,17 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from integration.report_home import HOSTILE, NOW, PERSON, ill, make_marts, well
 
 from cli.main import cli
+from monitoring import anomalies, usual
 from monitoring.report.facts import DeclaredSource, House, Point, Report
 from monitoring.report.gather import gather
 from monitoring.report.page import as_json, document
-from monitoring.report.series import read_series
+from monitoring.report.series import _points, read_series
 from warehouse import clock, ledger, storage
 from warehouse.lease import lease
 
@@ -101,6 +103,16 @@ def test_the_band_is_that_of_the_check_of_unusual_days(setting: Setting) -> None
     assert told == {key: point.value for key, point in lasts.items() if point.is_unusual}
     assert {segment for _, segment in told} == {"", "EUR"}
     assert all(one.points[0].day.isoformat() == "2025-12-01" and len(one.points) == 90 for one in series)
+
+
+def test_a_sum_below_nought_is_drawn_as_the_check_judges_it() -> None:
+    values = np.random.default_rng(3).normal(0, 40, usual.WINDOW_DAYS + 60)
+    values[-1] = 90_000
+    one = anomalies.Series("sum net_amount", "amount", "EUR", values, np.full(len(values), 0.1))
+    verdict = anomalies.judged([one], NOW.date(), [])
+    drawn = [point.is_unusual for point in _points(one, 0, verdict, NOW.date())]
+    assert drawn == verdict.is_alone[:, 0].tolist()
+    assert (drawn[-1], min(values) < -50) == (True, True)
 
 
 def test_a_special_day_has_no_band() -> None:
