@@ -189,10 +189,11 @@ def _chance(seed: int) -> random.Random:
 
 def _drill(what: Kind, choice: Choice, backup: str, restored: _Restores, point: float) -> Drill:
     began = time.monotonic()
-    stores, size, tables, metrics, failed = [place.store.name for place in choice.places], 0, 0, 0, None
+    stores: list[str] = [place.store.name for place in choice.places]
+    size, tables, metrics, failed = 0, 0, 0, None
     try:
         with restored(choice, backup) as done:
-            stores, size, tables, metrics = list(done.stores), done.backup.bytes, done.tables, done.metrics  # type: ignore[arg-type]  # names of stores
+            stores, size, tables, metrics = list(done.stores), done.backup.bytes, done.tables, done.metrics
     except StepFailed as error:
         failed = scrub(error.what)
     return Drill(

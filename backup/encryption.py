@@ -16,7 +16,7 @@ from warehouse.errors import StepFailed, UsageError
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 _KEY = "AGE-SECRET-KEY-"
 

@@ -16,7 +16,7 @@ from backup.store import Held, Store, Stored
 from warehouse.errors import StepFailed
 
 if TYPE_CHECKING:
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 _CHUNK = 1 << 20
 _ALONE_BYTES = 64 << 20

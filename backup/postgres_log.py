@@ -30,7 +30,7 @@ from warehouse.files import flush_folder
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 BASE = "base.tar"
 SLOT = "warehouse_backup"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -58,7 +58,7 @@ class Prices(_Declared):
 
     @model_validator(mode="after")
     def _whole(self) -> "Prices":
-        missing = [name for name in StorageClass.__args__ if name not in self.classes]  # type: ignore[attr-defined]  # of a Literal
+        missing = [name for name in get_args(StorageClass) if name not in self.classes]
         if missing:
             raise ValueError(f"classes: {', '.join(missing)} is missing")
         for name, price in self.classes.items():

@@ -26,7 +26,7 @@ from warehouse.files import flush_folder
 from warehouse.settings import settings
 
 if TYPE_CHECKING:
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 
 @dataclass

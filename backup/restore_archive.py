@@ -24,7 +24,7 @@ from warehouse.files import flush_folder
 if TYPE_CHECKING:
     from typing import BinaryIO
 
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 _CHUNK = 1 << 20
 

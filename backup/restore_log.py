@@ -24,7 +24,7 @@ from warehouse.errors import StepFailed
 from warehouse.files import flush_folder
 
 if TYPE_CHECKING:
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 _PARTIAL = ".partial"
 

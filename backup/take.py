@@ -20,7 +20,7 @@ from warehouse.console import logger, progress, tell
 from warehouse.errors import LeaseHeld, StepFailed, UsageError, WarehouseError
 
 if TYPE_CHECKING:
-    from pyrage import x25519  # type: ignore[import-untyped]  # the library has no types
+    from pyrage import x25519
 
 PATIENCE = 1800.0
 """Seconds that a backup waits for the writer to end."""
